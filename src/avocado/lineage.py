@@ -54,7 +54,7 @@ def digest_folder(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is: ``facts`` (JSON), ``parents`` (role → id), ``files`` (path → SHA-256)."""
+    """What an artifact is: JSON ``facts``, ``parents`` (role → id), ``files`` (path → SHA-256)."""
 
     kind: str
     facts: Mapping[str, Json]

@@ -1,4 +1,4 @@
-"""Money: integer nano-units of a currency. The only place that turns decimals into integers and back.
+"""Money: integer nano-units of a currency. The only place that turns decimals into integers.
 
 A nano-unit is 10⁻⁹ of the currency's major unit, so int64 reaches about nine billion dollars.
 No float touches money: text is parsed digit by digit, and arithmetic across currencies is an error.

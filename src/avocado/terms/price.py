@@ -21,7 +21,7 @@ KINDS: Final = ("prompt", "cached", "completion", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One token kind of a charge: ``tokens`` at ``price`` (nano-units per million) cost ``nanos``."""
+    """One token kind of a charge: ``tokens`` at ``price`` (per million) cost ``nanos``."""
 
     kind: str
     tokens: int

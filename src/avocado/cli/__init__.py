@@ -1,0 +1,1 @@
+"""The verbs. Wires the rooms together; nothing imports it."""

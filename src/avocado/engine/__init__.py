@@ -1,0 +1,1 @@
+"""Prompt in, tokens out. Engines are adapters behind one small protocol (``engine.py``)."""
