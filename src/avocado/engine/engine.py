@@ -39,6 +39,9 @@ class PromptTooLong(ValueError):
 class Sampling:
     """How to choose tokens. ``temperature`` 0 is greedy; ``top_k`` 0 is off; ``stop`` are strings
     that end the text and are not part of it. The same ``seed`` gives the same text.
+
+    Raises:
+        ValueError: a value is out of range; the sentence names it.
     """
 
     max_tokens: int
@@ -48,11 +51,27 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 or more, not {self.top_k}")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must be a 64-bit integer, not {self.seed}")
+        if not all(self.stop):
+            raise ValueError("a stop string must not be empty")
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text. ``completion`` is the number of tokens generated so far, this piece
-    included: what is billed if the client leaves now."""
+    """A piece of text, empty where a token adds none yet. ``completion`` is the number of tokens
+    generated so far, this piece included: what is billed if the client leaves now. The stop token
+    that the model emits is a completion token like any other, here and in ``Finish``, whatever the
+    engine."""
 
     text: str
     completion: int
@@ -70,9 +89,8 @@ Event = Delta | Finish
 
 
 class Generation(Protocol):
-    """One running request: an async iterator of events that ends after ``Finish``.
-
-    Iterating raises :class:`EngineError` if the engine fails.
+    """One running request: an async iterator of events that ends after ``Finish``, or without it
+    after ``cancel``. Iterating raises :class:`EngineError` if the engine fails.
     """
 
     @property

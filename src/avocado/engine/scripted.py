@@ -1,0 +1,144 @@
+"""A tiny real fake for tests: it keeps the whole Engine protocol and knows no model.
+
+Tokens are words with the spaces after them. A :class:`Script` says what a request gets back, how
+fast, and where it fails or hangs. It counts the stop token as the embedded engine does: a reply of
+five words that ends by itself is six completion tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from avocado.data.chat import Chat, Prompt, RenderError
+from avocado.engine.engine import (
+    Delta,
+    EngineBusy,
+    EngineError,
+    Finish,
+    FinishReason,
+    PromptTooLong,
+    Sampling,
+)
+from avocado.engine.stream import Stream
+from avocado.terms.usage import Usage
+
+_WORD = re.compile(r"\S+\s*|\s+")
+
+
+def words(text: str) -> list[str]:
+    """The tokens of ``text``; joined they give it back."""
+    return _WORD.findall(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one request gets. ``reply`` None echoes the last message.
+
+    ``fail_after`` and ``hang_after`` count tokens: 0 is before the first. ``delay`` is in seconds
+    before each token.
+    """
+
+    reply: str | None = None
+    delay: float = 0.0
+    fail_after: int | None = None
+    hang_after: int | None = None
+
+
+class ScriptedEngine:
+    """Serves ``script``, or what it returns for a request, to at most ``capacity`` at once."""
+
+    def __init__(
+        self,
+        script: Script | Callable[[Prompt, Sampling], Script] | None = None,
+        *,
+        context_length: int = 4096,
+        capacity: int = 1_000_000,
+    ) -> None:
+        self.context_length = context_length
+        self.script = script or Script()
+        self.capacity = capacity
+        self.cancelled = 0
+        """How many running requests were cancelled."""
+        self._running: dict[Stream, asyncio.Task[None]] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def prepare(self, chat: Chat) -> Prompt:
+        lines = []
+        for place, message in enumerate(chat.messages):
+            content = message.get("content")
+            if not isinstance(message.get("role"), str) or not isinstance(content, str):
+                raise RenderError(f"message {place + 1} needs a role and a content of text")
+            lines.append(f"{message['role']}: {content}\n")
+        text = "".join(lines)
+        return Prompt(text, tuple(zlib.crc32(word.encode()) for word in words(text)))
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
+        if len(prompt.ids) + sampling.max_tokens > self.context_length:
+            raise PromptTooLong(
+                f"{len(prompt.ids)} prompt tokens and {sampling.max_tokens} to complete exceed the "
+                f"context of {self.context_length} tokens"
+            )
+        if len(self._running) >= self.capacity:
+            raise EngineBusy
+        script = self.script if isinstance(self.script, Script) else self.script(prompt, sampling)
+        stream = Stream(len(prompt.ids), lambda: self._stop(stream))
+        task = asyncio.get_running_loop().create_task(self._play(stream, prompt, sampling, script))
+        self._running[stream] = task
+        task.add_done_callback(lambda _: self._running.pop(stream, None))
+        return stream
+
+    async def close(self) -> None:
+        for stream in list(self._running):
+            self._running.pop(stream).cancel()
+            stream.fail(EngineError("the engine was closed"))
+
+    def _stop(self, stream: Stream) -> None:
+        self.cancelled += 1
+        self._running.pop(stream).cancel()
+        stream.stopped(stream.usage.completion)
+
+    async def _play(
+        self, stream: Stream, prompt: Prompt, sampling: Sampling, script: Script
+    ) -> None:
+        reply = script.reply
+        if reply is None:
+            reply = prompt.text.rstrip("\n").rpartition(": ")[2]
+        tokens = _tokens(reply, sampling.stop)
+        count = min(len(tokens), sampling.max_tokens)
+        for done in range(count + 1):
+            if done == script.fail_after:
+                stream.fail(EngineError("the script failed here", retryable=True))
+                return
+            if done == script.hang_after:
+                await asyncio.Event().wait()
+            if done < count:
+                await asyncio.sleep(script.delay)
+                stream.push(Delta(tokens[done], done + 1))
+        reason: FinishReason = "stop" if len(tokens) <= sampling.max_tokens else "length"
+        stream.push(Finish(reason, Usage(len(prompt.ids), count)))
+
+
+def _tokens(reply: str, stops: tuple[str, ...]) -> list[str]:
+    """The text that each token adds; the last one ends the turn.
+
+    A reply that ends by itself has a stop token, without text, at its end. A stop string cuts the
+    text where it begins, and the turn ends with the token that completes it.
+    """
+    found = [(place, place + len(stop)) for stop in stops if (place := reply.find(stop)) >= 0]
+    if not found:
+        return [*words(reply), ""]
+    cut, end = min(found)
+    texts, start = [], 0
+    for word in words(reply):
+        if start >= end:
+            break
+        texts.append(word[: max(0, cut - start)])
+        start += len(word)
+    return texts
