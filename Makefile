@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint types format docs seedling clean
+
+demo: $(STAMP)
+	$(BIN)/avocado demo
+
+test: $(STAMP) lint types
+	$(BIN)/pytest
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes the generated parts of the documentation; a test fails where they have drifted.
+docs: $(STAMP)
+	$(BIN)/python -m avocado.cli.reference > docs/reference.md
+
+# Remakes the shipped base model from its recipe: minutes of CPU.
+seedling: $(STAMP)
+	$(BIN)/python -m recipes.seedling.make --out src/avocado/seedling/model
+
+# torch first and pinned: an unpinned torch pulls a CUDA build of several gigabytes.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Avocado needs Python 3.11 or later: make PYTHON=python3.11 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
