@@ -1,0 +1,96 @@
+"""The ``avocado`` command. Verbs load when they run, so that ``--help`` answers at once.
+
+Exit codes: 0 done, 1 refused (each reason on its own line), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import click
+
+from avocado import __version__
+from avocado.errors import Refused
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "The whole path on the seedling, in a scratch workspace."),
+    "init": ("init", "Make a workspace: avocado.toml and .avocado/."),
+    "data": ("data", "Check and freeze training data."),
+    "plan": ("train", "Tokens, FLOPs, time, memory and money of a recipe; nothing runs."),
+    "train": ("train", "Refine a base on a recipe's data: makes a checkpoint."),
+    "evaluate": ("evaluate", "Score a checkpoint against its base: makes a scorecard."),
+    "release": ("release", "Let a checkpoint out, paid or open, if the gate approves."),
+    "serve": ("serve", "Serve the workspace's offers behind an OpenAI-compatible API."),
+    "customer": ("customers", "Add and list customers."),
+    "key": ("customers", "Create, list and revoke API keys."),
+    "credit": ("customers", "Give a customer credit."),
+    "usage": ("accounts", "What each customer used."),
+    "invoice": ("accounts", "What a customer owes, line by line."),
+    "trace": ("trace", "The chain behind an invoice line, request, release or checkpoint."),
+    "verify": ("trace", "Prove the ledger and every stored file."),
+}
+"""Verb → (module of ``avocado.cli``, one line of help), in the order of the path."""
+
+
+class Verbs(click.Group):
+    """Imports a verb's module only when that verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"avocado.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_) for verb, (_, help_) in VERBS.items()])
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="avocado")
+def cli() -> None:
+    """Refine an open-weight Qwen model on your data, prove that it got better, and sell it by the
+    token.
+
+    base + data → corpus → training → checkpoint → evaluation → gate → release → offer → request →
+    usage → charge → invoice
+    """
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(words, prog_name="avocado", standalone_mode=False)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except Refused as refusal:
+        if "--json" in words:
+            click.echo(json.dumps({"refused": list(refusal.reasons)}, ensure_ascii=False))
+        for reason in refusal.reasons:
+            click.echo(f"refused: {reason}", err=True)
+        return 1
+    except BrokenPipeError:
+        return 0  # the reader of our output has had enough, as `head` does
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
