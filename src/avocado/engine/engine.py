@@ -68,10 +68,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text, empty where a token adds none yet. ``completion`` is the number of tokens
-    generated so far, this piece included: what is billed if the client leaves now. The stop token
-    that the model emits is a completion token like any other, here and in ``Finish``, whatever the
-    engine."""
+    """A piece of text, never empty. ``completion`` is the number of tokens generated so far, this
+    piece included: what is billed if the client leaves now. The stop token that the model emits is
+    a completion token like any other, here and in ``Finish``, whatever the engine."""
 
     text: str
     completion: int

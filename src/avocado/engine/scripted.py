@@ -23,7 +23,7 @@ from avocado.engine.engine import (
     PromptTooLong,
     Sampling,
 )
-from avocado.engine.stream import Stream
+from avocado.engine.stream import Stopped, Stream
 from avocado.terms.usage import Usage
 
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -97,12 +97,12 @@ class ScriptedEngine:
     async def close(self) -> None:
         for stream in list(self._running):
             self._running.pop(stream).cancel()
-            stream.fail(EngineError("the engine was closed"))
+            stream.push(EngineError("the engine was closed"))
 
     def _stop(self, stream: Stream) -> None:
         self.cancelled += 1
         self._running.pop(stream).cancel()
-        stream.stopped(stream.usage.completion)
+        stream.push(Stopped(stream.usage.completion))
 
     async def _play(
         self, stream: Stream, prompt: Prompt, sampling: Sampling, script: Script
@@ -114,7 +114,7 @@ class ScriptedEngine:
         count = min(len(tokens), sampling.max_tokens)
         for done in range(count + 1):
             if done == script.fail_after:
-                stream.fail(EngineError("the script failed here", retryable=True))
+                stream.push(EngineError("the script failed here", retryable=True))
                 return
             if done == script.hang_after:
                 await asyncio.Event().wait()

@@ -9,16 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from avocado.engine.engine import Delta, EngineError, Event, Finish
 from avocado.terms.usage import Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The engine has let go of a cancelled request; ``completion`` is final."""
+
+    completion: int
+
+
+Signal = Event | Stopped | EngineError
+"""What an engine tells a stream."""
+
+
 class Stream:
     """A :class:`~avocado.engine.engine.Generation` that an engine feeds.
 
-    After ``Finish`` or a failure nothing more is accepted. After ``cancel`` nothing more is read;
-    ``stopped`` makes the count final.
+    After ``Finish`` or a failure nothing more is accepted. After ``cancel`` nothing more is read,
+    and ``Stopped`` makes the count final.
     """
 
     def __init__(self, prompt: int, stop: Callable[[], None]) -> None:
@@ -59,37 +71,29 @@ class Stream:
             await self._over.wait()
         return self._usage
 
-    # What the engine calls.
-
-    def push(self, event: Event) -> None:
-        """One event; ``Finish`` ends the stream."""
+    def push(self, signal: Signal) -> None:
+        """What the engine has to say. A token that adds no text yet is counted and not shown."""
         if self._over.is_set():
             return
-        if isinstance(event, Delta):
-            self.count(event.completion)
-        self._events.append(event)
-        if isinstance(event, Finish):
-            self._usage = event.usage
+        match signal:
+            case Delta():
+                self._count(signal.completion)
+                if not signal.text:
+                    return
+                self._events.append(signal)
+            case Finish():
+                self._usage = signal.usage
+                self._events.append(signal)
+            case Stopped():
+                self._count(signal.completion)
+            case EngineError():
+                self._error = signal
+        if not isinstance(signal, Delta):
             self._over.set()
         self._wake()
 
-    def count(self, completion: int) -> None:
-        """Tokens generated so far, whether or not their text may be shown yet."""
+    def _count(self, completion: int) -> None:
         self._usage = Usage(self._usage.prompt, completion, self._usage.cached)
-
-    def stopped(self, completion: int) -> None:
-        """The engine has let go of a cancelled request; ``completion`` is final."""
-        if not self._over.is_set():
-            self.count(completion)
-            self._over.set()
-            self._wake()
-
-    def fail(self, error: EngineError) -> None:
-        """The engine failed: the reader gets what was pushed before, and then ``error``."""
-        if not self._over.is_set():
-            self._error = error
-            self._over.set()
-            self._wake()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
