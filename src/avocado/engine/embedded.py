@@ -1,0 +1,224 @@
+"""The embedded engine: PyTorch in this process, many requests in one running batch.
+
+The model runs on a thread of its own, so the event loop never waits for it. What the loop and the
+thread tell each other passes through two doors: an inbox under a lock, and one
+``call_soon_threadsafe`` a step.
+
+What is promised of the text:
+
+* Greedy text for a request is what it gets alone, whatever runs beside it: no row reads another's
+  memory. The logits themselves may differ in their last bits, since a matrix product of another
+  height may add in another order. In fp32 that is about 1e-6 of a logit, and changes the text only
+  where the two likeliest tokens are nearer than that. In bf16 a tie is a thousand times likelier.
+* A seeded request draws from its own numbers, so the same holds for it.
+* Completion counts include the stop token that the model emitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from avocado.data.chat import Chat, ChatTemplate, Prompt
+from avocado.engine.decoder import Decoder, decoder_for
+from avocado.engine.engine import Delta, EngineBusy, EngineError, PromptTooLong, Sampling
+from avocado.engine.model import CausalModel
+from avocado.engine.scheduler import Scheduler
+from avocado.engine.sequence import Sequence
+from avocado.engine.stream import Signal, Stream
+
+MEMORY_SHARE: Final = 0.25
+"""The part of the machine's memory (on a GPU: of what the weights left free, thrice this) that keys
+and values may take."""
+
+SMALL: Final = 50_000_000
+"""Below so many parameters one thread is fastest: splitting such small products costs more."""
+
+
+class EmbeddedEngine:
+    """Serves one model. Make it with :meth:`load`; methods belong to one event loop at a time."""
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        decoder: Decoder,
+        *,
+        vocabulary: int,
+        context_length: int,
+        max_queue: int = 256,
+        threads: int | None = None,
+    ) -> None:
+        self.template = template
+        self.context_length = context_length
+        self._vocabulary = vocabulary
+        self._max_queue = max_queue
+        self._threads = threads
+        self._door = threading.Condition()
+        self._inbox: list[tuple[Sequence, Stream, asyncio.AbstractEventLoop]] = []
+        self._closing = False
+        self._broken: EngineError | None = None
+        self._streams: dict[Sequence, tuple[Stream, asyncio.AbstractEventLoop]] = {}
+        self._said: list[tuple[Sequence, Signal]] = []
+        self._scheduler = Scheduler(decoder, lambda *said: self._said.append(said))
+        self._thread = threading.Thread(target=self._run, name="avocado-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        adapter: str | Path | None = None,
+        max_batch: int = 32,
+        max_queue: int = 256,
+        context_length: int | None = None,
+        threads: int | None = None,
+        memory: int | None = None,
+        device: str | None = None,
+    ) -> EmbeddedEngine:
+        """Loads ``model`` (a folder or a hub id), with a LoRA ``adapter`` folded in.
+
+        Args:
+            max_batch: requests that run at once.
+            max_queue: requests that wait; one more is EngineBusy.
+            context_length: prompt and completion together, in tokens; the model's own by default,
+                or what ``memory`` holds if that is less.
+            threads: of the CPU; one for a small model, PyTorch's default for others.
+            memory: bytes for keys and values; a quarter of the machine's by default.
+            device: such as ``cpu`` or ``cuda``; the GPU where there is one.
+
+        Raises:
+            EngineError: the model does not load, or ``context_length`` is more than it or
+                ``memory`` holds.
+            RenderError: it has no chat template or no stop token.
+        """
+        template = ChatTemplate.load(model)
+        causal = CausalModel.load(model, adapter, device)
+        decoder, budget = decoder_for(causal, max_batch, memory or _spare_memory(causal.device))
+        limit = min(causal.context_length, budget)
+        if context_length is not None and context_length > limit:
+            raise EngineError(
+                f"a context of {context_length} tokens is more than {model} and the memory for its "
+                f"keys and values allow here ({causal.context_length} and {budget})"
+            )
+        if threads is None and causal.parameters < SMALL:
+            threads = 1
+        return cls(
+            template,
+            decoder,
+            vocabulary=causal.vocabulary,
+            context_length=context_length or limit,
+            max_queue=max_queue,
+            threads=threads,
+        )
+
+    # The event loop's side.
+
+    def prepare(self, chat: Chat) -> Prompt:
+        return self.template.prompt(chat)
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
+        """As the protocol says; a prompt without tokens or with unknown ones is a ValueError."""
+        length = len(prompt.ids)
+        if length + sampling.max_tokens > self.context_length:
+            raise PromptTooLong(
+                f"{length} prompt tokens and {sampling.max_tokens} to complete exceed the context "
+                f"of {self.context_length} tokens"
+            )
+        if not prompt.ids or not 0 <= min(prompt.ids) <= max(prompt.ids) < self._vocabulary:
+            raise ValueError("the prompt is empty, or holds ids that this model does not know")
+        backend = self.template.tokenizer.backend_tokenizer
+        sequence = Sequence(prompt, sampling, self.template.stop_ids, backend)
+        stream = Stream(length, lambda: self._cancel(sequence))
+        with self._door:
+            if self._broken is not None:
+                raise self._broken
+            if self._closing:
+                raise EngineError("the engine is closed")
+            if len(self._inbox) + self._scheduler.waiting >= self._max_queue:
+                raise EngineBusy
+            self._inbox.append((sequence, stream, asyncio.get_running_loop()))
+            self._door.notify()
+        return stream
+
+    def _cancel(self, sequence: Sequence) -> None:
+        sequence.cancelled = True  # the thread looks before each step, and is awake: it has work
+
+    async def close(self) -> None:
+        with self._door:
+            self._closing = True
+            self._door.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    # The thread's side.
+
+    def _run(self) -> None:
+        threads = torch.get_num_threads()
+        try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                while self._await_work():
+                    self._scheduler.step()
+                    self._deliver()
+            self._end(EngineError("the engine was closed"))
+        except BaseException as error:  # the thread ends: nobody may be left waiting for it
+            self._end(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+        finally:
+            torch.set_num_threads(threads)  # part of the setting is the process's
+
+    def _await_work(self) -> bool:
+        """Takes what came in, waiting if there is nothing to do; False when closing."""
+        with self._door:
+            while not (self._inbox or self._closing) and self._scheduler.idle:
+                self._door.wait()
+            arrived, self._inbox = self._inbox, []
+            for sequence, stream, loop in arrived:
+                self._streams[sequence] = stream, loop
+                self._scheduler.add(sequence)
+            return not self._closing
+
+    def _end(self, error: EngineError) -> None:
+        with self._door:
+            self._broken = error
+            for sequence, stream, loop in self._inbox:
+                self._streams[sequence] = stream, loop
+                self._scheduler.add(sequence)
+            self._inbox = []
+        self._scheduler.fail_all(error)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hands what was said in this step to the loops that wait for it."""
+        said, self._said[:] = list(self._said), []
+        mail: dict[asyncio.AbstractEventLoop, list[tuple[Stream, Signal]]] = {}
+        for sequence, signal in said:
+            stream, loop = self._streams[sequence]
+            mail.setdefault(loop, []).append((stream, signal))
+            if not isinstance(signal, Delta):
+                del self._streams[sequence]
+        for loop, letters in mail.items():
+            try:
+                loop.call_soon_threadsafe(_push, letters)
+            except RuntimeError:  # that loop is closed: nobody reads these streams any more
+                for sequence, (_, owner) in self._streams.items():
+                    if owner is loop:
+                        sequence.cancelled = True
+
+
+def _push(letters: list[tuple[Stream, Signal]]) -> None:
+    for stream, signal in letters:
+        stream.push(signal)
+
+
+def _spare_memory(device: torch.device) -> int:
+    """Bytes that keys and values may take by default."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * MEMORY_SHARE * 3)
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)

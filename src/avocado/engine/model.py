@@ -1,0 +1,98 @@
+"""A causal language model of transformers behind one call: ids in, next-token logits out.
+
+Loads safetensors only and never runs code that comes with a checkpoint. Knows nothing about
+requests or sampling.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, Cache
+
+from avocado.engine.engine import EngineError
+
+
+class CausalModel:
+    """``model`` is any ``PreTrainedModel`` with a causal head, in evaluation mode."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+        self.config = model.config.get_text_config(decoder=True)
+        # transformers 5.24 renamed the argument, and the old name is slower and on its way out.
+        names = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
+
+    @classmethod
+    def load(
+        cls, model: str | Path, adapter: str | Path | None = None, device: str | None = None
+    ) -> CausalModel:
+        """Loads a checkpoint, and folds a LoRA ``adapter`` into it.
+
+        fp32 on a CPU, where half precision is slower; the checkpoint's own type on a GPU.
+
+        Raises:
+            EngineError: there are no safetensors weights, or they do not load.
+        """
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(model),
+                dtype=torch.float32 if place == "cpu" else "auto",
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+            if adapter is not None:
+                from peft import PeftModel
+
+                tuned = PeftModel.from_pretrained(loaded, str(adapter), use_safetensors=True)
+                loaded = tuned.merge_and_unload()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineError(f"{model} does not load: {error}") from error
+        return cls(loaded.to(place))
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    @property
+    def parameters(self) -> int:
+        return int(self.model.num_parameters())
+
+    @property
+    def context_length(self) -> int:
+        return int(self.config.max_position_embeddings)
+
+    def __call__(
+        self,
+        ids: torch.Tensor,
+        cache: Cache,
+        *,
+        positions: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        keep: int | torch.Tensor = 1,
+    ) -> torch.Tensor:
+        """Logits ``[rows, kept, vocabulary]`` of the tokens after ``ids`` ``[rows, time]``.
+
+        ``positions`` ``[rows, time]`` and ``mask`` (added to the attention scores, ``[rows, 1,
+        time, all]``) default to what follows from ``cache``, which takes the new keys and values.
+        ``keep``: the last so many times, or the times themselves.
+        """
+        output = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            use_cache=True,
+            logits_to_keep=keep,
+            **{self._cache_name: cache},
+        )
+        logits: torch.Tensor = output.logits
+        return logits

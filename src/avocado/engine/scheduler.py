@@ -1,0 +1,139 @@
+"""Continuous batching: who waits, who joins, who runs; one step at a time, on one thread.
+
+A step takes in waiting requests as far as memory allows (first come, first served; computing at
+most one piece of prompt, so that the running ones keep their pace) and then gives every running
+one a token. Knows nothing about threads, event loops or HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from avocado.engine.decoder import CHUNK, Decoder, Prefill
+from avocado.engine.engine import EngineError, Finish
+from avocado.engine.sampler import choose
+from avocado.engine.sequence import Sequence
+from avocado.engine.stream import Signal, Stopped
+
+Say = Callable[[Sequence, Signal], None]
+
+
+class Scheduler:
+    """``say`` is told what happens to each sequence; the last word is Finish, Stopped or an error.
+
+    A failure of the model fails the requests that were in the failing pass, and no others.
+    """
+
+    def __init__(self, decoder: Decoder, say: Say) -> None:
+        self._decoder = decoder
+        self._say = say
+        self._waiting: deque[Sequence] = deque()
+        self._joining: list[Sequence] = []
+        self._prefill: Prefill | None = None
+        self._running: list[Sequence] = []
+
+    @property
+    def idle(self) -> bool:
+        return not (self._waiting or self._joining or self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many have not begun. Any thread may ask."""
+        return len(self._waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        self._waiting.append(sequence)
+
+    def step(self) -> None:
+        """Lets go of the cancelled, takes in what fits, and gives each running one a token."""
+        self._release_cancelled()
+        try:
+            self._take_in()
+        except Exception as error:  # whatever a model raises must not end the engine
+            self._fail(self._joining, error)
+            self._joining, self._prefill = [], None
+        try:
+            self._advance()
+        except Exception as error:  # as above
+            self._fail(self._running, error)
+            self._running = []
+            self._decoder.clear()
+
+    def fail_all(self, error: Exception) -> None:
+        """Ends everything: the engine closes, or can not go on."""
+        self._fail([*self._running, *self._joining, *self._waiting], error)
+        self._waiting.clear()
+        self._joining, self._prefill, self._running = [], None, []
+        self._decoder.clear()
+
+    def _release_cancelled(self) -> None:
+        for row in range(len(self._running) - 1, -1, -1):
+            if self._running[row].cancelled:
+                self._say(self._running[row], Stopped(self._running[row].completion))
+                self._leave(row)
+        if self._joining and all(each.cancelled for each in self._joining):
+            for each in self._joining:
+                self._say(each, Stopped(0))
+            self._joining, self._prefill = [], None
+        if any(each.cancelled for each in self._waiting):
+            for each in self._waiting:
+                if each.cancelled:
+                    self._say(each, Stopped(0))
+            self._waiting = deque(each for each in self._waiting if not each.cancelled)
+
+    def _take_in(self) -> None:
+        if self._prefill is None:
+            self._joining = self._next_group()
+            if not self._joining:
+                return
+            self._prefill = self._decoder.prefill([each.ids for each in self._joining])
+        logits = self._prefill.advance()
+        if logits is None:
+            return
+        tokens = choose(logits, [each.choice for each in self._joining])
+        self._decoder.join(self._prefill, [each.need for each in self._joining])
+        first = len(self._running)
+        self._running += self._joining
+        self._joining, self._prefill = [], None
+        self._hand_out(first, tokens)
+
+    def _next_group(self) -> list[Sequence]:
+        """The first of the queue that fit together: in memory, and padded in one piece."""
+        group: list[Sequence] = []
+        width = 0
+        while self._waiting:
+            candidate = self._waiting[0]
+            width = max(width, len(candidate.ids))
+            if group and width * (len(group) + 1) > CHUNK:
+                break
+            if not self._decoder.fits([each.need for each in (*group, candidate)]):
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    def _advance(self) -> None:
+        if self._running:
+            logits = self._decoder.step([each.last for each in self._running])
+            self._hand_out(0, choose(logits, [each.choice for each in self._running]))
+
+    def _hand_out(self, first: int, tokens: list[int]) -> None:
+        """A token for each running sequence from ``first`` on; those that end leave."""
+        for row in range(len(self._running) - 1, first - 1, -1):
+            sequence = self._running[row]
+            for event in sequence.take(tokens[row - first]):
+                self._say(sequence, event)
+            if isinstance(event, Finish):
+                self._leave(row)
+
+    def _leave(self, row: int) -> None:
+        self._decoder.drop(row)
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last
+
+    def _fail(self, sequences: list[Sequence], error: Exception) -> None:
+        if not isinstance(error, EngineError):
+            error = EngineError(f"the model failed: {type(error).__name__}: {error}")
+        for each in sequences:
+            self._say(each, error)
