@@ -1,0 +1,207 @@
+"""The admin socket: other commands of the workspace submit ledger operations to the server.
+
+One process owns the ledger. While a server runs, it takes operations here: a Unix socket that only
+its owner may open (0600), one JSON operation a line, one JSON result or failure back. ``submit`` is
+the one call for a command: through the socket if a server runs, on the ledger itself if none does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from avocado.errors import Refused
+from avocado.ledger.errors import LedgerError
+from avocado.ledger.operation import (
+    AnyOperation,
+    AnyResult,
+    Book,
+    Failure,
+    decode_answer,
+    decode_operation,
+    encode,
+    failure,
+)
+
+log = logging.getLogger("avocado.gateway")
+
+LINE_BYTES: Final = 64 * 1024
+TIMEOUT_SECONDS: Final = 10.0
+MAX_PATH_BYTES: Final = 100
+"""What fits a Unix socket's address on every system."""
+
+
+class NotRunning(Refused):
+    """No server answers at this socket."""
+
+
+class AdminRefused(Refused):
+    """The server's ledger said no; ``code`` and ``fields`` are those of the LedgerError."""
+
+    def __init__(self, failed: Failure) -> None:
+        super().__init__(failed.message)
+        self.code = failed.code
+        self.fields = failed.fields
+
+
+class AdminServer:
+    """Serves ``book`` at ``path`` until closed."""
+
+    def __init__(self, path: Path, book: Book) -> None:
+        self._path = path
+        self._book = book
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listens.
+
+        Raises:
+            Refused: another server answers there, or the path is too long for a socket.
+        """
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with _Address(self._path) as address:
+                if _answers(address):
+                    raise Refused(
+                        f"a server of this workspace is running already ({self._path} answers)"
+                    )
+                self._path.unlink(missing_ok=True)
+                # 0600 from its first moment: the mode of a socket is what umask leaves at bind.
+                before = os.umask(0o177)
+                try:
+                    listener.bind(address)
+                finally:
+                    os.umask(before)
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=listener, limit=LINE_BYTES
+            )
+        except BaseException:
+            listener.close()
+            raise
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+        for writer in list(self._open):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(encode(await self._answer(line)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError) as error:
+            log.warning("admin connection ended: %s", error)  # ValueError: a line without end
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _answer(self, line: bytes) -> AnyResult | Failure:
+        try:
+            return await self._book.do(decode_operation(line))
+        except LedgerError as error:
+            return failure(error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Failure(code="bad_operation", message=f"this is no ledger operation: {error}")
+        except Exception as error:
+            log.exception("an admin operation failed")
+            return Failure(code="internal", message=f"the server failed: {error!r}")
+
+
+class AdminClient:
+    """The other side, for commands: synchronous, one connection, as a context manager."""
+
+    def __init__(self, path: Path, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Connects.
+
+        Raises:
+            NotRunning: no server of this workspace runs.
+        """
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            with _Address(path) as address:
+                self._socket.connect(address)
+        except OSError as error:
+            self._socket.close()
+            raise NotRunning(f"no server answers at {path}: {error.strerror}") from error
+        self._lines = self._socket.makefile("rb")
+
+    def submit(self, operation: AnyOperation) -> AnyResult:
+        """The ledger's result, durable.
+
+        Raises:
+            AdminRefused: the ledger said no.
+            Refused: the server did not answer; asking again with the same id is safe.
+        """
+        try:
+            self._socket.sendall(encode(operation) + b"\n")
+            line = self._lines.readline()
+        except OSError as error:
+            raise Refused(f"the server at {self._path} did not answer: {error}") from error
+        if not line:
+            raise Refused(f"the server at {self._path} closed before it answered")
+        answer = decode_answer(line)
+        if isinstance(answer, Failure):
+            raise AdminRefused(answer)
+        return answer
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._lines.close()
+        self._socket.close()
+
+    def __enter__(self) -> AdminClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Address:
+    """A socket address for ``path``. One too long for the kernel is reached through its folder's
+    descriptor, so a workspace may lie as deep as it likes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folder = -1
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) <= MAX_PATH_BYTES:
+            return str(self._path)
+        self._folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._folder}/{self._path.name}"
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+
+
+def _answers(address: str) -> bool:
+    probe = socket.socket(socket.AF_UNIX)
+    probe.settimeout(TIMEOUT_SECONDS)
+    try:
+        probe.connect(address)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True

@@ -1,0 +1,209 @@
+"""The ASGI application: an exact router, and what every request shares.
+
+Each answer carries ``x-request-id``; each refusal has OpenAI's error shape. An endpoint that sells
+tokens is one line in the table: a surface. Knows nothing about processes, ports or databases.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from avocado.engine.engine import Engine
+from avocado.gateway.chat import PaidRequest
+from avocado.gateway.desk import Desk
+from avocado.gateway.errors import ApiError, internal, model_not_found, of_ledger, unavailable
+from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
+from avocado.gateway.keys import Caller, KeyLookup, Keyring
+from avocado.gateway.limits import Limits
+from avocado.gateway.order import take
+from avocado.gateway.surface import Serving, Surface
+from avocado.gateway.telemetry import RequestLog
+from avocado.gateway.verdict import Stop
+from avocado.gateway.wire import ChatCompletions
+from avocado.ledger.errors import LedgerError
+from avocado.ledger.operation import Book
+from avocado.release.offer import Offer
+from avocado.terms.money import Money
+from avocado.terms.price import KINDS
+
+log = logging.getLogger("avocado.gateway")
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+MODELS: Final = "/v1/models/"
+SHOWN: Final = len("release-") + 12
+"""How much of a release's id is shown, as the command line shows it."""
+_encode = msgspec.json.Encoder().encode
+
+
+class App:
+    """One gateway: ``engines`` by release id, ``offers`` by public name."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        book: Book,
+        offers: Mapping[str, Offer],
+        keyring: Keyring,
+        limits: Limits,
+        request_log: RequestLog,
+        healthy: Callable[[], bool],
+    ) -> None:
+        self.engines = engines
+        self.offers = offers
+        self.limits = limits
+        self.log = request_log
+        self.desk = Desk(book, limits, request_log.write)
+        self._keyring = keyring
+        self._healthy = healthy
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v1/chat/completions": {"POST": self._sell(ChatCompletions())},
+            "/v1/models": {"GET": self._list_models},
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+        }
+        self._one_model: dict[str, Handler] = {"GET": self._show_model}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"only HTTP is served, not {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._route(exchange)(exchange)
+        except ApiError as error:
+            await exchange.refuse(error)
+        except ClientGone:
+            exchange.outcome = "client_closed_request"
+        except Exception:
+            log.exception("request %s failed", exchange.id)
+            await exchange.refuse(internal())
+        finally:
+            if not exchange.owned:
+                self.log.write(exchange)
+
+    def _route(self, exchange: Exchange) -> Handler:
+        path = exchange.path
+        methods = self._routes.get(path)
+        if methods is None and path.startswith(MODELS) and len(path) > len(MODELS):
+            methods = self._one_model
+        if methods is None:
+            raise ApiError(404, f"There is no {path[:200]}", code="unknown_url")
+        handler = methods.get(exchange.method)
+        if handler is None:
+            allow = ", ".join(methods)
+            raise ApiError(
+                405, f"{path[:200]} takes {allow}", code="method_not_allowed", allow=allow
+            )
+        return handler
+
+    async def _identify(self, exchange: Exchange) -> Caller:
+        authorization = exchange.headers.get(b"authorization")
+        try:
+            caller = await self._keyring.identify(authorization, exchange.address)
+        except LedgerError as error:
+            raise of_ledger(error) from error
+        exchange.tenant, exchange.key_id = caller.tenant, caller.key_id
+        return caller
+
+    # -- what is sold ----------------------------------------------------------------------------
+
+    def _sell(self, surface: Surface) -> Handler:
+        """The handler of an endpoint whose JSON ``surface`` translates."""
+
+        async def handle(exchange: Exchange) -> None:
+            caller = await self._identify(exchange)
+            self.desk.enter(caller.tenant)
+            try:
+                request = await self._order(exchange, surface, caller)
+            except BaseException:
+                self.desk.leave(caller.tenant)
+                raise
+            exchange.owned = True
+            try:
+                await exchange.gone()
+            finally:
+                if not exchange.answered:
+                    request.stop(Stop.DISCONNECT)
+
+        return handle
+
+    async def _order(self, exchange: Exchange, surface: Surface, caller: Caller) -> PaidRequest:
+        body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
+        ask = surface.read(body)
+        exchange.model, exchange.user = ask.model, ask.user
+        offer, engine = self._find(ask.model)
+        order = await take(exchange, body, ask, caller, offer, engine, self.limits)
+        serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
+        return self.desk.start(exchange, order, surface.voice(ask, serving), engine)
+
+    def _find(self, name: str) -> tuple[Offer, Engine]:
+        offer = self.offers.get(name)
+        engine = self.engines.get(offer.release) if offer else None
+        if offer is None or engine is None:
+            raise model_not_found(name)
+        return offer, engine
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        await self._identify(exchange)
+        shown = [self._shown(name) for name in sorted(self.offers)]
+        await exchange.reply(200, _encode({"object": "list", "data": shown}))
+
+    async def _show_model(self, exchange: Exchange) -> None:
+        await self._identify(exchange)
+        await exchange.reply(200, _encode(self._shown(exchange.path[len(MODELS) :])))
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        offer, engine = self._find(name)
+        price = offer.price
+        per_million = {
+            kind: Money(price.price_of(kind), price.currency).decimal() for kind in KINDS
+        }
+        return {
+            "id": offer.name,
+            "object": "model",
+            "created": offer.created,
+            "owned_by": "avocado",
+            "release": offer.release[:SHOWN],
+            "context_length": engine.context_length,
+            "price_per_million_tokens": {"currency": price.currency, **per_million},
+        }
+
+    async def _health(self, exchange: Exchange) -> None:
+        """Alive: the event loop answers."""
+        await exchange.reply(200, b'{"status":"ok"}')
+
+    async def _ready(self, exchange: Exchange) -> None:
+        """Ready for traffic: not while draining, nor while the ledger is away."""
+        if self.desk.draining:
+            raise unavailable("The server is shutting down", "shutting_down")
+        if not self._healthy():
+            raise unavailable("The ledger is away", "ledger_unavailable")
+        await exchange.reply(200, b'{"status":"ready"}')
+
+
+def build_app(
+    engines: Mapping[str, Engine],
+    book: Book,
+    offers: Mapping[str, Offer],
+    *,
+    keys: KeyLookup,
+    pepper: bytes,
+    limits: Limits | None = None,
+    log_sink: Callable[[bytes], object] = lambda _: None,
+    healthy: Callable[[], bool] = lambda: True,
+) -> App:
+    """The application over what is given; the caller runs ``app.desk.watch`` and ``app.log.run``.
+
+    ``engines`` are by release id and ``offers`` by public name; both are read anew for each
+    request. ``keys`` reads a key's record from the book. ``log_sink`` gets the request log.
+    ``healthy`` says whether the book can be written to now.
+    """
+    keyring = Keyring(keys, pepper)
+    return App(engines, book, offers, keyring, limits or Limits(), RequestLog(log_sink), healthy)

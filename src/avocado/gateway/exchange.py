@@ -1,0 +1,205 @@
+"""Exchange: one HTTP request and its answer over raw ASGI, and what the log will say of it.
+
+Knows bytes, headers and limits of size and time. Knows nothing about keys, models or money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from avocado.gateway.errors import ApiError, bad_request
+from avocado.terms.usage import Usage
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_JSON: Final = (b"content-type", b"application/json")
+_EVENTS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete: there is nobody to answer."""
+
+
+def new_id() -> str:
+    """A request id: milliseconds since 1970 and 80 random bits, so ids sort roughly by time."""
+    return f"req_{time.time_ns() // 1_000_000:011x}{os.urandom(10).hex()}"
+
+
+class Exchange:
+    """One request. ``answered`` is set with the last byte of the answer."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_task",
+        "address",
+        "answered",
+        "began",
+        "charge",
+        "completion",
+        "currency",
+        "headers",
+        "id",
+        "key_id",
+        "method",
+        "model",
+        "outcome",
+        "owned",
+        "path",
+        "prompt",
+        "status",
+        "tenant",
+        "user",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.id = new_id()
+        self.began = time.monotonic()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        client = scope.get("client")
+        self.address: str = client[0] if client else "local"
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = None
+        self.answered = False
+        self.owned = False
+        """Whether a paid task will write the log's line, after its settlement."""
+        # For the log.
+        self.status = 0
+        self.outcome = ""
+        self.tenant = ""
+        self.key_id = ""
+        self.model = ""
+        self.user: str | None = None
+        self.prompt = 0
+        self.completion = 0
+        self.charge = 0
+        self.currency = ""
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """The whole body of a JSON request.
+
+        Raises:
+            ApiError: 415 for another content type, 413 above ``limit`` bytes (nothing beyond it is
+                kept), 408 if it takes longer than ``seconds``.
+            ClientGone: the client hung up.
+        """
+        kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise ApiError(415, "Send Content-Type: application/json", code="unsupported_media")
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise ApiError(415, "Send the body without Content-Encoding", code="unsupported_media")
+        declared = self.headers.get(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._whole(limit)
+        except TimeoutError:
+            raise ApiError(408, f"The body did not arrive within {seconds:g} s") from None
+
+    async def _whole(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join((*parts, part)) if parts else part
+            parts.append(part)
+
+    async def gone(self) -> None:
+        """Returns when the client hung up, the answer is complete, or we hung up."""
+        self._task = asyncio.current_task()
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self._task = None
+
+    def hang_up(self) -> None:
+        """Ends a connection whose answer is not complete; harmless otherwise."""
+        if not self.answered and self._task is not None:
+            self._task.cancel()
+
+    def bill(self, usage: Usage, charge: int, currency: str) -> None:
+        """What the log will say was charged, in nano-units."""
+        self.prompt, self.completion = usage.prompt, usage.completion
+        self.charge, self.currency = charge, currency
+
+    async def reply(
+        self, status: int, body: bytes, more: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        """One whole JSON answer."""
+        self.status = status
+        headers = [
+            _JSON,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.id.encode()),
+            *more,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.answered = True
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, error: ApiError) -> None:
+        """An error answer in OpenAI's shape."""
+        more: tuple[tuple[bytes, bytes], ...] = ()
+        if error.retry_after is not None:
+            more += ((b"retry-after", b"%d" % error.retry_after),)
+        if error.allow is not None:
+            more += ((b"allow", error.allow.encode()),)
+        self.outcome = self.outcome or (error.code or error.type)
+        await self.reply(error.status, error.body(), more)
+
+    async def open_stream(self, first: bytes) -> None:
+        """Status 200 and the first events."""
+        self.status = 200
+        headers = [*_EVENTS, (b"x-request-id", self.id.encode())]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": first, "more_body": True})
+
+    async def event(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close_stream(self, last: bytes) -> None:
+        self.answered = True
+        await self._send({"type": "http.response.body", "body": last})
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
+
+
+def idempotency_key(exchange: Exchange) -> str | None:
+    """The Idempotency-Key header, checked.
+
+    Raises:
+        ApiError: 400 for one that is empty, longer than 200 characters, or not printable ASCII.
+    """
+    raw = exchange.headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    if not 0 < len(raw) <= 200 or not all(32 <= byte < 127 for byte in raw):
+        raise bad_request(
+            "Idempotency-Key needs 1 to 200 printable ASCII characters", "Idempotency-Key"
+        )
+    return raw.decode("ascii")

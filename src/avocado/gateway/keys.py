@@ -1,0 +1,221 @@
+"""API keys: how one looks, how it is minted, stored and recognised.
+
+A key is ``av_live_<id>_<secret><checksum>``: twelve base62 characters that name it, thirty secret
+ones (178 bits) and six of a CRC-32 over all that comes before (GitHub's form), so that a typo is
+refused without a read. The book keeps the id and an HMAC-SHA-256 under a pepper that lies outside
+it. Knows nothing about money; the book is asked only for a record by id.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from avocado.gateway.errors import ApiError, unauthorized
+
+ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIX: Final = "av_live_"
+ID_LENGTH: Final = 12
+SECRET_LENGTH: Final = 30
+CHECKSUM_LENGTH: Final = 6
+LENGTH: Final = len(PREFIX) + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH
+
+_KEY = re.compile(
+    rb"%s([0-9A-Za-z]{%d})_[0-9A-Za-z]{%d}"
+    % (PREFIX.encode(), ID_LENGTH, SECRET_LENGTH + CHECKSUM_LENGTH)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just minted. ``text`` is shown once and stored nowhere."""
+
+    id: str
+    text: str = field(repr=False)
+    digest: str
+    """Hex HMAC-SHA-256 under the pepper: what the book stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What the book knows of a key. ``expires`` is in nanoseconds since 1970."""
+
+    id: str
+    tenant: str
+    digest: str
+    revoked: bool = False
+    expires: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a customer (``tenant``) by one of its keys."""
+
+    tenant: str
+    key_id: str
+
+
+KeyLookup = Callable[[str], Awaitable[KeyRecord | None]]
+"""Reads a key's record by id from the book, or None."""
+
+
+def mint(pepper: bytes) -> NewKey:
+    """A fresh key from the system's randomness."""
+    key_id = _random(ID_LENGTH)
+    body = f"{PREFIX}{key_id}_{_random(SECRET_LENGTH)}"
+    text = body + checksum(body.encode())
+    return NewKey(key_id, text, digest(text.encode(), pepper))
+
+
+def digest(key: bytes, pepper: bytes) -> str:
+    """Hex HMAC-SHA-256 of the whole key under the pepper."""
+    return hmac.digest(pepper, key, "sha256").hex()
+
+
+def checksum(body: bytes) -> str:
+    """CRC-32 of ``body`` as six base62 digits."""
+    value = zlib.crc32(body)
+    digits = []
+    for _ in range(CHECKSUM_LENGTH):
+        value, digit = divmod(value, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+def key_id(key: bytes) -> str | None:
+    """The id inside a well-formed key, or None where form or checksum are wrong."""
+    match = _KEY.fullmatch(key)
+    if match is None or checksum(key[:-CHECKSUM_LENGTH]).encode() != key[-CHECKSUM_LENGTH:]:
+        return None
+    return match.group(1).decode()
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def _valid(record: KeyRecord) -> bool:
+    return not record.revoked and (record.expires is None or record.expires > time.time_ns())
+
+
+class Throttle:
+    """Counts failures by name (an address, a key id) and says when one had too many.
+
+    A name may fail ``burst`` times and gets one more try every ``seconds / burst``. At most
+    ``names`` are remembered, the most recently failed ones.
+    """
+
+    def __init__(self, burst: int = 20, seconds: float = 60.0, names: int = 10_000) -> None:
+        self._burst = burst
+        self._rate = burst / seconds
+        self._names = names
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, name: str, now: float) -> float:
+        """Seconds until ``name`` may try again; 0 when it may now."""
+        failed = self._failures.get(name)
+        if failed is None:
+            return 0.0
+        level = failed[0] - (now - failed[1]) * self._rate
+        return max(0.0, (level - self._burst + 1) / self._rate)
+
+    def failed(self, name: str, now: float) -> None:
+        level, since = self._failures.pop(name, (0.0, now))
+        self._failures[name] = (max(0.0, level - (now - since) * self._rate) + 1, now)
+        if len(self._failures) > self._names:
+            self._failures.popitem(last=False)
+
+
+class Keyring:
+    """Recognises callers by their Authorization header.
+
+    A record is believed for ``fresh`` seconds (1 by default), so that is how long a revoked key
+    may still work. Failures are throttled by address and by key id, before the book is read; a key
+    that was right before from the same address is not locked out by somebody else's mistakes.
+    """
+
+    def __init__(
+        self,
+        lookup: KeyLookup,
+        pepper: bytes,
+        *,
+        fresh: float = 1.0,
+        throttle: Throttle | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lookup = lookup
+        self._pepper = pepper
+        self._fresh = fresh
+        self._throttle = throttle or Throttle()
+        self._clock = clock
+        self._records: OrderedDict[str, tuple[KeyRecord | None, float]] = OrderedDict()
+        self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def identify(self, authorization: bytes | None, address: str) -> Caller:
+        """The caller behind a header's value.
+
+        Raises:
+            ApiError: 401 for no key or a wrong one, 429 after too many wrong ones.
+        """
+        if authorization is None:
+            raise unauthorized(
+                "You sent no API key: put it in the Authorization header, as in "
+                "Authorization: Bearer av_live_…"
+            )
+        key = authorization[7:].strip() if authorization[:7].lower() == b"bearer " else b""
+        # The length check keeps a megabyte of nonsense away from the pattern and the CRC.
+        found = key_id(key) if len(key) == LENGTH else None
+        now = self._clock()
+        self._hold_back(address, found, now)
+        if found is not None:
+            record = await self._record(found, now)
+            if record is None or not _valid(record):
+                self._trusted.pop((address, found), None)
+            elif hmac.compare_digest(digest(key, self._pepper), record.digest):
+                self._remember(address, found)
+                return Caller(record.tenant, found)
+            self._throttle.failed(f"key {found}", now)
+        self._throttle.failed(f"address {address}", now)
+        raise unauthorized("Incorrect API key provided")
+
+    def _hold_back(self, address: str, found: str | None, now: float) -> None:
+        if found is not None and (address, found) in self._trusted:
+            return
+        wait = self._throttle.wait(f"address {address}", now)
+        if found is not None:
+            wait = max(wait, self._throttle.wait(f"key {found}", now))
+        if wait > 0:
+            raise ApiError(
+                429,
+                "Too many wrong API keys; wait before you try again",
+                type="rate_limit_error",
+                code="too_many_failures",
+                retry_after=int(wait) + 1,
+            )
+
+    async def _record(self, found: str, now: float) -> KeyRecord | None:
+        known = self._records.get(found)
+        if known is not None and now - known[1] < self._fresh:
+            return known[0]
+        record = await self._lookup(found)
+        # Stamped with the time before the read: a revocation during it is seen in time.
+        self._records[found] = (record, now)
+        self._records.move_to_end(found)
+        if len(self._records) > 10_000:
+            self._records.popitem(last=False)
+        return record
+
+    def _remember(self, address: str, found: str) -> None:
+        pair = (address, found)
+        if pair in self._trusted:
+            return
+        self._trusted[pair] = None
+        if len(self._trusted) > 10_000:
+            self._trusted.popitem(last=False)

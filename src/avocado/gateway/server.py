@@ -1,0 +1,259 @@
+"""The server process: opens the ledger, loads the engines, listens, and leaves in good order.
+
+SIGTERM or SIGINT: readiness goes off, what runs may finish within the drain limit, what is left is
+stopped and settled, the ledger is closed, and ``serve`` returns. A second signal shortens the wait.
+Knows nothing about command lines or workspaces: it is given paths, offers and a way to load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from avocado.engine.engine import Engine
+from avocado.errors import Refused
+from avocado.gateway.admin import AdminServer
+from avocado.gateway.app import App, build_app
+from avocado.gateway.keys import KeyLookup, KeyRecord
+from avocado.gateway.limits import Limits
+from avocado.ledger.errors import LedgerError, LedgerLocked
+from avocado.ledger.ledger import Ledger, open_ledger
+from avocado.ledger.operation import PublishPrice
+from avocado.ledger.reader import Reader
+from avocado.release.offer import Offer
+
+log = logging.getLogger("avocado.gateway")
+
+BACKLOG = 2048
+CONNECTION_SECONDS = 5
+"""How long idle connections may take to close after the drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one server process needs. ``port`` 0 takes any free port."""
+
+    ledger: Path
+    pepper: bytes = field(repr=False)
+    admin_socket: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(
+    settings: Settings,
+    offers: Mapping[str, Offer],
+    load: Callable[[], Mapping[str, Engine]],
+    on_ready: Callable[[str], None],
+    log_sink: Callable[[bytes], object] = lambda _: None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, in the main thread.
+
+    Ledger and port are taken before ``load`` makes the engines (by release id), so that a second
+    server is refused at once. ``on_ready`` gets the base URL when requests are answered;
+    ``log_sink`` gets request log lines.
+
+    Raises:
+        Refused: another server has the workspace or the port, the ledger cannot be opened, or an
+            offer's release has no engine.
+    """
+    with contextlib.ExitStack() as stack:
+        ledger = _open(settings.ledger)
+        stack.callback(ledger.close)
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        _publish(ledger, offers)
+        engines = load()
+        for offer in offers.values():
+            if offer.release not in engines:
+                raise Refused(f"offer {offer.name!r} needs {offer.release}, which is not loaded")
+        app = build_app(
+            engines,
+            ledger,
+            offers,
+            keys=key_lookup(settings.ledger),
+            pepper=settings.pepper,
+            limits=settings.limits,
+            log_sink=log_sink,
+            healthy=lambda: ledger.down is None,
+        )
+        gc.freeze()  # what is loaded stays: the collector need not look at it again
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_Process(settings, app, ledger, engines, listener, on_ready).run())
+
+
+def key_lookup(path: Path) -> KeyLookup:
+    """Reads key records from the book at ``path``, as it is on disk."""
+    reader = Reader(path)
+
+    async def lookup(key_id: str) -> KeyRecord | None:
+        row = reader.key(key_id)
+        if row is None:
+            return None
+        return KeyRecord(row.key_id, row.tenant, row.digest, row.revoked is not None, row.expires)
+
+    return lookup
+
+
+class _Process:
+    """What lives as long as the event loop does."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: App,
+        ledger: Ledger,
+        engines: Mapping[str, Engine],
+        listener: socket.socket,
+        on_ready: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._app = app
+        self._engines = engines
+        self._listener = listener
+        self._on_ready = on_ready
+        self._admin = AdminServer(settings.admin_socket, ledger)
+        self._server = _Uvicorn(_config(app))
+        self._signals = 0
+        self._told = asyncio.Event()
+        self._told_twice = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        await self._admin.start()
+        helpers = [
+            loop.create_task(self._app.desk.watch()),
+            loop.create_task(self._app.log.run()),
+        ]
+        serving = loop.create_task(self._server.serve(sockets=[self._listener]))
+        try:
+            await self._announce(serving)
+            await self._until_told(serving)
+            await self._drain()
+        finally:
+            self._server.should_exit = True
+            await serving
+            for helper in helpers:
+                helper.cancel()
+            self._app.log.flush()
+            await self._admin.close()
+            for engine in self._engines.values():
+                await engine.close()
+
+    def _signalled(self) -> None:
+        (self._told_twice if self._told.is_set() else self._told).set()
+
+    async def _announce(self, serving: asyncio.Task[None]) -> None:
+        while not self._server.started:
+            if serving.done():
+                await serving
+                raise Refused("the HTTP server ended before it began")
+            await asyncio.sleep(0.005)
+        host, port = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self._on_ready(f"http://{shown}:{port}")
+
+    async def _until_told(self, serving: asyncio.Task[None]) -> None:
+        told = asyncio.ensure_future(self._told.wait())
+        await asyncio.wait((told, serving), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+
+    async def _drain(self) -> None:
+        desk = self._app.desk
+        log.info("draining %d requests", desk.running)
+        drained = asyncio.ensure_future(desk.drain(self._settings.limits.drain_seconds))
+        hurry = asyncio.ensure_future(self._told_twice.wait())
+        await asyncio.wait((drained, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not drained.done():
+            drained.cancel()
+            await desk.drain(0)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn without its signal handlers: it would die of SIGTERM again after a clean exit."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        log_level="critical",
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=CONNECTION_SECONDS,
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _open(path: Path) -> Ledger:
+    try:
+        return open_ledger(path)
+    except LedgerLocked as error:
+        raise Refused(
+            f"a server of this workspace is running already: process {error.pid} has {error.path}"
+        ) from error
+    except LedgerError as error:
+        raise Refused(f"the ledger cannot be opened: {error}") from error
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise Refused(f"{host!r} is no address of this machine: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise Refused(
+                f"port {port} of {host} cannot be used: {error.strerror}; "
+                "stop what uses it, or choose another port"
+            ) from error
+        listener.setblocking(False)
+        yield listener
+    finally:
+        listener.close()
+
+
+def _publish(ledger: Ledger, offers: Mapping[str, Offer]) -> None:
+    """Puts the prices of all offers on record; a price that is on record already stays."""
+    try:
+        for offer in offers.values():
+            ledger.do_now(PublishPrice(terms=offer.price.terms()))
+    except LedgerError as error:
+        raise Refused(f"a price cannot be published: {error}") from error
