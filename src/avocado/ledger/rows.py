@@ -1,0 +1,165 @@
+"""The rows of the book: one flat struct a table, its fields are the columns, its first the key.
+
+Rows are projections: the journal can rebuild each of them. They are mutable, because the state of
+one batch edits them in place; nothing outside a batch keeps one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, TypeVar
+
+import msgspec
+
+from avocado.ledger import transfer
+from avocado.ledger.transfer import Parts
+from avocado.terms.usage import Usage
+
+OPEN: Final = "open"
+SETTLED: Final = "settled"
+VOIDED: Final = "voided"
+
+
+R = TypeVar("R", bound="Row")
+
+
+class Row(msgspec.Struct):
+    """The base of all rows. Fields are int, str or None, so a row is its own SQL parameters."""
+
+
+class Customer(Row):
+    tenant: str
+    name: str
+    currency: str
+    credit_limit: int
+    month_limit: int | None
+    total_limit: int | None
+    opened: int
+    seq: int
+
+
+class Key(Row):
+    key_id: str
+    tenant: str
+    name: str
+    digest: str
+    created: int
+    expires: int | None
+    revoked: int | None
+    month_limit: int | None
+    total_limit: int | None
+    seq: int
+
+
+class Price(Row):
+    version: str
+    terms: str
+    published: int
+    seq: int
+
+
+class Account(Row):
+    """``floor`` is the least that the balance may be; None for accounts without one."""
+
+    name: str
+    currency: str
+    balance: int
+    floor: int | None
+
+
+class GrantRow(Row):
+    """``closed`` is 1 while nothing is left in the grant's account."""
+
+    id: str
+    tenant: str
+    amount: int
+    priority: int
+    expires: int | None
+    closed: int
+    seq: int
+
+
+class HoldRow(Row):
+    """A request's hold, and once closed its charge. ``progress`` is JSON and not journalled."""
+
+    id: str
+    tenant: str
+    key_id: str | None
+    offer: str
+    release: str
+    price_version: str
+    currency: str
+    prompt_tokens: int
+    max_tokens: int
+    n: int
+    batch: int
+    lifetime: int
+    epoch: str
+    idempotency_key: str | None
+    fingerprint: str | None
+    amount: int
+    parts: str
+    opened: int
+    seq: int
+    state: str = OPEN
+    progress: str | None = None
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    charge: int = 0
+    refunded: int = 0
+    finish: str | None = None
+    closed: int | None = None
+    closed_seq: int | None = None
+
+    def sources(self) -> Parts:
+        """Where the money came from. Only holds that took granted money spell it out."""
+        if not self.parts:
+            return ((transfer.wallet(self.tenant), self.amount),) if self.amount else ()
+        return tuple((name, amount) for name, amount in json.loads(self.parts))
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt, self.completion, self.cached, self.reasoning)
+
+
+class Posting(Row):
+    """A deposit, grant, adjustment or refund, by the caller's id, and how much was reversed."""
+
+    id: str
+    kind: str
+    tenant: str
+    currency: str
+    amount: int
+    refunded: int
+    content: str
+    seq: int
+
+
+class Promise(Row):
+    """An idempotency key, ``name`` = tenant/key, and the request that it stands for."""
+
+    name: str
+    fingerprint: str
+    hold: str
+
+
+class Spent(Row):
+    """What counts against a spend limit: ``customer:<tenant>/<period>``, ``key:<id>/<period>``."""
+
+    name: str
+    amount: int
+
+
+TABLES: Final[dict[type[Row], str]] = {
+    Customer: "customer",
+    Key: "apikey",
+    Price: "price",
+    Account: "account",
+    GrantRow: "grant_lot",
+    HoldRow: "hold",
+    Posting: "posting",
+    Promise: "promise",
+    Spent: "spent",
+}
+COLUMNS: Final[dict[type[Row], tuple[str, ...]]] = {kind: kind.__struct_fields__ for kind in TABLES}
