@@ -68,7 +68,7 @@ class ChatTemplate:
         """Loads the tokenizer of ``model`` without running any code that comes with it.
 
         Raises:
-            RenderError: there is no chat template, no stop token, or padding equals a stop token.
+            RenderError: there is no chat template or no stop token.
         """
         from transformers import AutoTokenizer, GenerationConfig
 
@@ -136,9 +136,11 @@ class ChatTemplate:
         history (Qwen3 drops old reasoning), each turn gets a sequence of its own.
 
         Raises:
-            RenderError: no assistant turn to train, or a turn whose training text would differ
-                from its serving prompt, or one that does not end with a stop token.
+            RenderError: no assistant turn to train, a turn whose training text would differ from
+                its serving prompt or that does not end with a stop token, a text that holds a
+                control token, or a part (reasoning, tools) that this template leaves out.
         """
+        self._check_texts(messages)
         rows: list[Row] = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant" or message.get("weight", 1) == 0:
@@ -155,12 +157,21 @@ class ChatTemplate:
             raise RenderError("no assistant turn to learn from")
         return rows
 
+    def _check_texts(self, messages: Sequence[Message]) -> None:
+        """A text with a control token in it would open or close turns of its own."""
+        for place, message in enumerate(messages, 1):
+            text = f"{message.get('content') or ''}{message.get('reasoning_content') or ''}"
+            for token in self.tokenizer.all_special_tokens:
+                if token in text:
+                    raise RenderError(
+                        f"message {place}: its text contains the control token {token}"
+                    )
+
     def _turn(
         self, messages: Sequence[Message], index: int, tools: tuple[Mapping[str, Any], ...]
     ) -> tuple[Prompt, tuple[int, ...]]:
         """The serving prompt of turn ``index`` and the ids that the model must emit after it."""
-        thinking = bool(messages[index].get("reasoning_content"))
-        chat = Chat(tuple(messages[:index]), tools, thinking)
+        chat = Chat(tuple(messages[:index]), tools, _thinks(messages[index]))
         prompt = self.prompt(chat)
         whole = self._render(messages[: index + 1], chat, prompt=False)
         if not whole.startswith(prompt.text):
@@ -168,7 +179,9 @@ class ChatTemplate:
                 f"turn {index + 1}: the template does not begin the answer with the prompt that "
                 "serving sends, so training on it would teach another format"
             )
-        emitted = self.encode(whole[len(prompt.text) :])
+        answer = whole[len(prompt.text) :]
+        _check_complete(index, messages[index], tools, prompt.text, answer)
+        emitted = self.encode(answer)
         ends = [place for place, token in enumerate(emitted) if token in self.stop_ids]
         if not ends:
             raise RenderError(f"turn {index + 1}: the template does not end it with a stop token")
@@ -177,6 +190,32 @@ class ChatTemplate:
         if emitted[ends[0] + 1 :] and self.decode(emitted[ends[0] + 1 :]).strip():
             raise RenderError(f"turn {index + 1}: its text contains a stop token")
         return prompt, emitted[: ends[0] + 1]
+
+
+def _thinks(message: Message) -> bool:
+    """Whether the model thinks before this answer: in its own field, or inline as ``<think>``."""
+    return bool(message.get("reasoning_content")) or "</think>" in (message.get("content") or "")
+
+
+def _check_complete(
+    index: int,
+    message: Message,
+    tools: Sequence[Mapping[str, Any]],
+    prompt: str,
+    answer: str,
+) -> None:
+    """A template that leaves a part of the example out would teach less than the data says."""
+    wanted = {
+        "reasoning_content": [message.get("reasoning_content") or ""],
+        "tool_calls": [call["function"]["name"] for call in message.get("tool_calls") or ()],
+    }
+    for part, texts in wanted.items():
+        if any(text.strip() not in answer for text in texts):
+            raise RenderError(f"turn {index + 1}: the chat template leaves out its {part}")
+    if any(tool["function"]["name"] not in prompt for tool in tools):
+        raise RenderError(
+            "the chat template leaves out the tools: this model was not made for them"
+        )
 
 
 def _for_template(message: Message) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""RunFolder: where a run keeps what it needs to be resumed, and what it logged.
+
+``run.json`` says what is trained on what, ``metrics.jsonl`` has a line for each optimizer step, and
+``checkpoint-N`` is the last complete training checkpoint, present while the run is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avocado.errors import Refused
+from avocado.lineage import Json
+from avocado.train.recipe import differences
+
+_RUN: Final = "run.json"
+_METRICS: Final = "metrics.jsonl"
+_CHECKPOINT: Final = "checkpoint-"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A complete training checkpoint: its folder, and the step after which it was saved."""
+
+    path: Path
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run, kept from start to end and reused by a resume."""
+
+    path: Path
+
+    def interrupted(self) -> Point | None:
+        """The last complete training checkpoint of an unfinished run, or None."""
+        if not (self.path / _RUN).is_file():
+            return None
+        numbers = [
+            int(name)
+            for path in self.path.glob(f"{_CHECKPOINT}*")
+            if (name := path.name.removeprefix(_CHECKPOINT)).isdigit()
+        ]
+        if not numbers:
+            return None
+        return Point(self.path / f"{_CHECKPOINT}{max(numbers)}", max(numbers))
+
+    def begin(self, described: Mapping[str, Json], *, restart: bool) -> None:
+        """Clears the folder for a run of what ``described`` says.
+
+        Raises:
+            Refused: an interrupted run lies here and ``restart`` does not say to throw it away.
+        """
+        point = self.interrupted()
+        if point is not None and not restart:
+            raise Refused(
+                f"a run of this name was interrupted after step {point.step}: "
+                "go on with --resume, or throw it away with --restart"
+            )
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(parents=True)
+        _write(self.path / _RUN, json.dumps(described, indent=1, ensure_ascii=False))
+        _write(self.path / _METRICS, "")
+
+    def resume(self, described: Mapping[str, Json]) -> Point:
+        """The point to go on from; what was logged after it is dropped, for it will run again.
+
+        Raises:
+            Refused: there is none, or what is trained on what is no longer as ``described`` then;
+                the reason names each thing that differs.
+        """
+        point = self.interrupted()
+        if point is None:
+            raise Refused(f"there is no interrupted run to resume in {self.path}")
+        then = json.loads((self.path / _RUN).read_bytes())
+        changed = differences(then, json.loads(json.dumps(described)))
+        if changed:
+            raise Refused(
+                f"the run cannot be resumed, because this changed since it began: "
+                f"{', '.join(changed)}; put it back, or begin anew with --restart"
+            )
+        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= point.step]
+        _write(self.path / _METRICS, "".join(kept))
+        return point
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """What was logged, step by step; a line that a kill cut short is left out."""
+        for line in (self.path / _METRICS).read_text("utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+    def log(self, line: Mapping[str, Json]) -> None:
+        """Appends one line to ``metrics.jsonl``."""
+        with (self.path / _METRICS).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    def building(self) -> Path:
+        """A fresh folder for a training checkpoint that is not complete yet."""
+        folder = self.path / "building"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def keep(self, built: Path, step: int) -> None:
+        """Syncs a complete training checkpoint, gives it its name, and drops older ones."""
+        for path in [*built.rglob("*"), built]:
+            _sync(path)
+        older = list(self.path.glob(f"{_CHECKPOINT}*"))
+        built.rename(self.path / f"{_CHECKPOINT}{step}")
+        _sync(self.path)
+        for folder in older:
+            shutil.rmtree(folder)
+
+    def finish(self) -> None:
+        """The run has ended well: there is nothing to resume any more; the log stays."""
+        for folder in [*self.path.glob(f"{_CHECKPOINT}*"), self.path / "building"]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.building")
+    temporary.write_text(text, "utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,206 @@
+"""Supervised fine-tuning: TRL's SFTTrainer on token rows and labels that we made.
+
+TRL brings the optimizer loop, precision, accumulation, distribution and training checkpoints. Its
+chat templates, tokenizing and truncation are off the path: rows arrive as ids and labels. On a CPU
+its fused head, which scores every position three ways, gives way to the plain loss of labelled
+positions. Knows nothing of files of examples or of ids of artifacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any, Final
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from avocado.data.chat import IGNORED, ChatTemplate
+from avocado.errors import Refused
+from avocado.train.recipe import Recipe
+from avocado.train.run_folder import RunFolder
+from avocado.train.sequences import Order, Sequences
+
+SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+Log = Callable[[int, dict[str, float]], None]
+"""Called after each step with its number and ``loss``, ``learning_rate`` and ``grad_norm``."""
+
+
+def preflight(sequences: Sequences, template: ChatTemplate, max_length: int) -> None:
+    """What must hold before the first step, whoever made the rows.
+
+    Raises:
+        Refused: a row is too long, carries no loss or does not end by teaching a stop token, or
+            the padding token is such a stop token (padding's embedding is never trained).
+    """
+    stops = set()
+    for index, length in enumerate(sequences.lengths):
+        ids, labels = sequences.row(index)
+        if length > max_length:
+            raise Refused(f"sequence {index + 1} has {length:,} tokens, over {max_length:,}")
+        if not (labels[1:] != IGNORED).any():
+            raise Refused(f"sequence {index + 1} carries no loss: nothing would be learnt from it")
+        if int(labels[-1]) not in template.stop_ids or labels[-1] != ids[-1]:
+            raise Refused(f"sequence {index + 1} does not end by teaching a stop token")
+        stops.add(int(labels[-1]))
+    if template.pad_id in stops:
+        raise Refused(
+            "the tokenizer's padding token is the stop token that answers end with: give it a "
+            "pad_token of its own"
+        )
+
+
+class RowsTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer on given micro-batches, which saves whole training checkpoints or none."""
+
+    def __init__(self, run_folder: RunFolder, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.remove_callback(PrinterCallback)
+        self._run_folder = run_folder
+        self._plain_loss = self.args.device.type == "cpu"
+        if self._plain_loss:
+            base = self.accelerator.unwrap_model(self.model)
+            base = base.get_base_model() if hasattr(base, "get_base_model") else base
+            base.forward = MethodType(_summed_loss, base)
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves this machine."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Σ −log p over labelled tokens, divided by their number in the whole optimizer step."""
+        if not self._plain_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        summed = model(input_ids=inputs["input_ids"], labels=inputs["labels"])["loss"]
+        return summed * self.accelerator.num_processes / num_items_in_batch
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Without TRL's entropy and accuracy, which the plain loss doesn't compute."""
+        Trainer.log(self, logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Under a temporary name until it is complete, and without TRL's model card."""
+        building = self._run_folder.building()
+        self.args.output_dir = str(building)
+        Trainer._save_checkpoint(self, model, trial)
+        step = self.state.global_step
+        self._run_folder.keep(building / f"checkpoint-{step}", step)
+
+
+class _Steps(TrainerCallback):
+    """Passes each step's numbers on, and stops a run whose loss is no number any more."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs = given["logs"]
+        if "loss" not in logs:
+            return
+        if not torch.tensor(float(logs["loss"])).isfinite():
+            raise Refused(
+                f"the loss is {logs['loss']} at step {state.global_step}: "
+                "lower learning_rate, or raise warmup or clip"
+            )
+        kept = ("loss", "learning_rate", "grad_norm")
+        self._log(state.global_step, {key: float(logs[key]) for key in kept if key in logs})
+
+
+def trainer(
+    model: Any,
+    template: ChatTemplate,
+    sequences: Sequences,
+    order: Order,
+    recipe: Recipe,
+    *,
+    run_folder: RunFolder,
+    save_every: int,
+    log: Log,
+) -> RowsTrainer:
+    """The assembled trainer: ``sequences`` in the given ``order``. ``save_every`` is in steps; 0
+    saves nothing to resume from.
+    """
+    training = recipe.training
+    bf16 = training.precision == "bf16"
+    config = SFTConfig(
+        output_dir=str(run_folder.path),
+        max_steps=order.steps,
+        per_device_train_batch_size=1,  # one item is one micro-batch
+        gradient_accumulation_steps=order.per_step,
+        train_sampling_strategy="sequential",
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES[training.schedule],
+        warmup_steps=round(training.warmup * order.steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip,
+        optim="adamw_torch_fused",
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=training.gradient_checkpointing,
+        seed=training.seed,
+        data_seed=training.seed,
+        max_length=None,  # nothing is cut; preflight has checked
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or 1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        push_to_hub=False,
+        disable_tqdm=True,
+        log_level="error",
+    )
+    return RowsTrainer(
+        run_folder,
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_dict({"rows": [list(each) for each in order.micro_batches]}),
+        data_collator=_Collator(sequences, template.pad_id),
+        processing_class=template.tokenizer,
+        callbacks=[_Steps(log)],
+    )
+
+
+class _Collator:
+    """Row numbers to tensors: ids, labels and attention mask, right-padded, (rows, tokens)."""
+
+    def __init__(self, sequences: Sequences, pad_id: int) -> None:
+        self._sequences = sequences
+        self._pad_id = pad_id
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [self._sequences.row(index) for item in items for index in item["rows"]]
+        shape = (len(rows), max(len(ids) for ids, _ in rows))
+        ids = torch.full(shape, self._pad_id, dtype=torch.long)
+        labels = torch.full(shape, IGNORED, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for place, (row_ids, row_labels) in enumerate(rows):
+            length = len(row_ids)
+            ids[place, :length] = torch.from_numpy(row_ids.astype("int64"))
+            labels[place, :length] = torch.from_numpy(row_labels.astype("int64"))
+            mask[place, :length] = 1
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def _summed_loss(
+    self: Any, input_ids: torch.Tensor, labels: torch.Tensor, **_: Any
+) -> dict[str, torch.Tensor]:
+    """A causal model's forward that returns Σ −log p, the head run at labelled positions only.
+
+    Padding is on the right, so a causal model needs no mask: no real token sees a padded one.
+    """
+    hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    labelled = wanted != IGNORED
+    logits = self.get_output_embeddings()(hidden[labelled]).float()
+    loss = torch.nn.functional.cross_entropy(logits, wanted[labelled], reduction="sum")
+    return {"loss": loss}

@@ -1,0 +1,126 @@
+"""Weights: a base loaded to be trained, adapters attached, and what was trained written out.
+
+Only safetensors are read or written, and no code that comes with a model runs. Knows nothing about
+data or about the loop that trains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from avocado.errors import Refused
+from avocado.train.recipe import Lora, Recipe
+
+_DTYPES: Final = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+def load_model(folder: Path, recipe: Recipe) -> Any:
+    """The base in float32, which the optimizer needs, with the recipe's adapters attached.
+
+    Only safetensors are read, and no code that comes with a model runs. Seeded, because adapters
+    begin at random.
+
+    Raises:
+        Refused: the adapter would attach to nothing.
+    """
+    torch.manual_seed(recipe.training.seed)
+    with _quietly():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
+    return attach(model, recipe.adapter) if recipe.adapter else model
+
+
+def attach(model: Any, lora: Lora) -> Any:
+    """``model`` with fresh adapters, every weight of its own frozen.
+
+    Raises:
+        Refused: a named target is no module of this model, or nothing would be trained.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    names = [name for name, _ in model.named_modules()]
+    for target in [] if isinstance(targets, str) else targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise Refused(f"[lora] targets: this model has no module {target!r}")
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    adapted = get_peft_model(model, settings)
+    if not any(weight.requires_grad for weight in adapted.parameters()):
+        raise Refused("[lora] attaches to no module of this model")
+    return adapted
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Parameters: ``all``, those ``trainable``, and those ``multiplying`` (an untied input table
+    only looks up)."""
+
+    all: int
+    trainable: int
+    multiplying: int
+
+
+def count(model: Any) -> Counts:
+    """Counts ``model``'s parameters, adapters included, each tied one once."""
+    weights = list(model.parameters())
+    everything = sum(weight.numel() for weight in weights)
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    lookup = 0 if head is None or table.weight is head.weight else table.weight.numel()
+    trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return Counts(everything, trainable, everything - lookup)
+
+
+def stored_dtype(folder: Path) -> str:
+    """The precision of a model's files by its ``config.json``: a checkpoint keeps its base's, so
+    that evaluation measures the very weights that serving loads."""
+    config = json.loads((folder / "config.json").read_bytes())
+    named = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return named if named in _DTYPES else "float32"
+
+
+def save(model: Any, folder: Path, dtype: str, base_name: str) -> None:
+    """Writes ``model.safetensors`` in ``dtype``, or PEFT's two adapter files, into ``folder``.
+
+    ``base_name`` is what an adapter's configuration calls its base: never a path of this machine.
+    """
+    adapter = getattr(model, "peft_config", None)
+    if adapter is None:
+        model.to(_DTYPES[dtype])
+    else:
+        for settings in adapter.values():
+            settings.base_model_name_or_path = base_name
+    model.save_pretrained(str(folder), safe_serialization=True)
+    for extra in ("README.md", "config.json", "generation_config.json"):
+        (folder / extra).unlink(missing_ok=True)  # the base's own are what goes with the weights
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' progress bars, which would break ours."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
