@@ -46,21 +46,26 @@ def decide(state: State, op: AnyInternal, now: Now) -> o.AnyResult:
     Raises:
         LedgerError: the operation is refused, and the state is as it was.
     """
-    _check_texts(op)
     try:
         return _DECIDE[type(op)](state, op, now)
     except Overdrawn as error:
         raise holds.overdrawn(error) from None
 
 
-def _check_texts(op: AnyInternal) -> None:
-    """Refuses text that a database or JSON cannot carry, and ids that would confuse a person."""
+def check(op: o.Operation) -> None:
+    """Refuses what no database or JSON can carry, before it is queued. Runs in the caller.
+
+    Raises:
+        NotAllowed: an id that is not short printable ASCII, NUL or lone surrogates in a text, a
+            number beyond int64.
+    """
     for name in op.__struct_fields__:
         value = getattr(op, name)
         if type(value) is str:
-            if value.isascii() and value.isprintable() and len(value) <= _ID_LENGTH:
-                continue
-            _check_text(name, value)
+            if not (value.isascii() and value.isprintable() and len(value) <= _ID_LENGTH):
+                _check_text(name, value)
+        elif type(value) is int and abs(value) > MAX_NANOS:
+            raise errors.NotAllowed(f"{name} is beyond int64")
 
 
 def _check_text(name: str, value: str) -> None:

@@ -18,7 +18,7 @@ from typing import Final, cast
 from avocado.ledger import batch
 from avocado.ledger import operation as o
 from avocado.ledger.batch import Store
-from avocado.ledger.book import Close
+from avocado.ledger.book import Close, check
 from avocado.ledger.clock import Clock, SystemClock, new_id
 from avocado.ledger.errors import LedgerCorrupt, LedgerUnavailable
 from avocado.ledger.metrics import Metrics
@@ -55,6 +55,7 @@ class Ledger:
 
     def submit(self, operation: o.AnyOperation) -> Future[o.AnyResult]:
         """For threads: a future that resolves after the commit, or fails with a LedgerError."""
+        check(operation)
         future: Future[o.AnyResult] = Future()
         self._writer.submit(operation, future, None)
         return future
@@ -65,6 +66,7 @@ class Ledger:
 
     def ask(self, operation: o.AnyOperation) -> asyncio.Future[o.AnyResult]:
         """For the running event loop. Cancelling the future does not undo the operation."""
+        check(operation)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[o.AnyResult] = loop.create_future()
         self._writer.submit(operation, future, loop)
@@ -90,7 +92,7 @@ class Ledger:
         self._writer.halt(LedgerCorrupt(detail, seq))
 
     def close(self) -> None:
-        """Commits what waits and closes the book."""
+        """Commits what waits and closes the book. Twice is once."""
         self._writer.stop()
 
     def __enter__(self) -> Ledger:

@@ -169,9 +169,17 @@ class Writer:
         except LedgerUnavailable as error:
             return self._again(operations, error)
         except Exception as error:
-            return self._again(operations, LedgerUnavailable(f"internal: {error!r}"))
+            return self._one_by_one(operations, error)
         self.metrics.committed(len(operations), self._clock.monotonic() - begun)
         return outcomes
+
+    def _one_by_one(self, operations: list[AnyInternal], error: Exception) -> list[Outcome]:
+        """After a bug: it hurts only the operation that it comes with."""
+        if len(operations) > 1:
+            return [self._commit([operation])[0] for operation in operations]
+        failed = LedgerError(f"internal: {type(error).__name__}: {error}")
+        failed.__cause__ = error
+        return [failed]
 
     def _again(self, operations: list[AnyInternal], error: LedgerUnavailable) -> list[Outcome]:
         """After a failed commit: connect afresh and ask once more; ids make that safe."""
