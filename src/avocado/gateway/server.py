@@ -28,7 +28,8 @@ from avocado.gateway.limits import Limits
 from avocado.ledger.errors import LedgerError, LedgerLocked
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import PublishPrice
-from avocado.ledger.reader import Reader
+from avocado.ledger.reader import Reader, open_reader
+from avocado.ledger.rows import COLUMNS, TABLES, Key
 from avocado.release.offer import Offer
 
 log = logging.getLogger("avocado.gateway")
@@ -70,6 +71,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         ledger = _open(settings.ledger)
         stack.callback(ledger.close)
+        reader = stack.enter_context(open_reader(settings.ledger))
         listener = stack.enter_context(_listen(settings.host, settings.port))
         _publish(ledger, offers)
         engines = load()
@@ -80,7 +82,7 @@ def serve(
             engines,
             ledger,
             offers,
-            keys=key_lookup(settings.ledger),
+            keys=key_lookup(reader),
             pepper=settings.pepper,
             limits=settings.limits,
             log_sink=log_sink,
@@ -91,15 +93,17 @@ def serve(
             runner.run(_Process(settings, app, ledger, engines, listener, on_ready).run())
 
 
-def key_lookup(path: Path) -> KeyLookup:
-    """Reads key records from the book at ``path``, as it is on disk."""
-    reader = Reader(path)
+def key_lookup(reader: Reader) -> KeyLookup:
+    """Reads key records from a book, as they are on disk: one look-up by id."""
+    sql = f"SELECT {', '.join(COLUMNS[Key])} FROM {TABLES[Key]} WHERE key_id = ?"  # noqa: S608
 
     async def lookup(key_id: str) -> KeyRecord | None:
-        row = reader.key(key_id)
-        if row is None:
-            return None
-        return KeyRecord(row.key_id, row.tenant, row.digest, row.revoked is not None, row.expires)
+        for row in reader.rows(sql, (key_id,)):
+            key = Key(*row)
+            return KeyRecord(
+                key.key_id, key.tenant, key.digest, key.revoked is not None, key.expires
+            )
+        return None
 
     return lookup
 
