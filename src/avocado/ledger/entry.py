@@ -109,6 +109,8 @@ class HoldPlaced(Entry, frozen=True, kw_only=True):
     max_tokens: int
     n: int = 1
     batch: bool = False
+    volume: int = 0
+    """Tokens that a tiered price counts: what the customer had used when this began."""
     lifetime: int
     epoch: str
     idempotency_key: str | None = None

@@ -6,9 +6,7 @@ and returns the result. Money comes from the price sheet that the hold pinned, n
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import lru_cache
 
 import msgspec
 
@@ -27,7 +25,7 @@ from avocado.ledger.rows import (
     Promise,
     Spent,
 )
-from avocado.ledger.state import TOTAL, Overdrawn, State, month_of
+from avocado.ledger.state import TOTAL, Overdrawn, State, month_of, sheet_of, volume_name
 from avocado.ledger.transfer import Parts
 from avocado.terms.money import MoneyError
 from avocado.terms.price import PriceSheet
@@ -42,12 +40,6 @@ class Now:
 
     at: int
     epoch: str
-
-
-@lru_cache(maxsize=4096)
-def sheet_of(terms: str) -> PriceSheet:
-    """The price sheet behind a stored row's JSON."""
-    return PriceSheet(**json.loads(terms))
 
 
 def customer_of(state: State, tenant: str) -> Customer:
@@ -110,7 +102,7 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
     customer = customer_of(state, op.tenant)
     key = _usable_key(state, op)
     _check_promise(state, op)
-    amount = _ceiling(state, op, customer)
+    volume, amount = _ceiling(state, op, customer, now.at)
     expire_grants(state, op.tenant, now.at)
     _check_limits(state, op, customer, key, amount, now.at)
     legs = transfer.place(op.tenant, _sources(state, customer, amount, now.at))
@@ -126,6 +118,7 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
             max_tokens=op.max_tokens,
             n=op.n,
             batch=op.batch,
+            volume=volume,
             lifetime=op.lifetime,
             epoch=now.epoch,
             idempotency_key=op.idempotency_key,
@@ -205,7 +198,8 @@ def _check_promise(state: State, op: o.Hold) -> None:
         raise errors.Duplicate(first.id, first.state)
 
 
-def _ceiling(state: State, op: o.Hold, customer: Customer) -> int:
+def _ceiling(state: State, op: o.Hold, customer: Customer, at: int) -> tuple[int, int]:
+    """(volume that picks the tier, nano-units to hold)."""
     price = state.get(Price, op.price_version)
     if price is None:
         raise errors.UnknownPrice(op.price_version)
@@ -216,13 +210,19 @@ def _ceiling(state: State, op: o.Hold, customer: Customer) -> int:
     if max(op.prompt_tokens, op.n * op.max_tokens) > MAX_TOKENS:
         raise errors.NotAllowed("a hold for that many tokens is not believed")
     sheet = sheet_of(price.terms)
+    if not sheet.in_force(at):
+        raise errors.PriceNotInForce(op.price_version)
+    volume = 0
+    if sheet.tiers:
+        counter = state.get(Spent, volume_name(op.tenant, op.price_version, at))
+        volume = counter.amount if counter else 0
     try:
-        amount = sheet.ceiling(op.prompt_tokens, op.max_tokens, op.n)
+        amount = sheet.ceiling(op.prompt_tokens, op.max_tokens, op.n, op.batch, volume)
     except MoneyError as error:
         raise errors.NotAllowed(str(error)) from None
     if amount.currency != customer.currency:
         raise errors.CurrencyMismatch(customer.currency, amount.currency)
-    return amount.nanos
+    return volume, amount.nanos
 
 
 def _check_limits(
@@ -305,7 +305,7 @@ def settle(state: State, op: o.Settle, now: Now) -> o.Settled:
     hold = _open_hold(state, op.hold)
     sheet = _sheet(state, hold)
     wrong = _disbelief(hold, op.usage)
-    charge = 0 if wrong else sheet.charge(op.usage).nanos
+    charge = 0 if wrong else sheet.charge(op.usage, bool(hold.batch), hold.volume).nanos
     if charge > hold.amount:
         wrong = f"it costs {charge} nano-units where {hold.amount} are held"
     if wrong:
@@ -338,7 +338,7 @@ def _settled(state: State, hold: HoldRow, now: Now, replayed: bool) -> o.Settled
         charge=hold.charge,
         currency=hold.currency,
         usage=usage,
-        lines=tuple(_sheet(state, hold).lines(usage)),
+        lines=tuple(_sheet(state, hold).lines(usage, bool(hold.batch), hold.volume)),
         available=available(state, hold.tenant, now.at),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from avocado.ledger import book, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.rows import Account, Customer, HoldRow, Key, Posting, Price, Promise, Spent
-from avocado.ledger.state import State, month_of, spent_names
+from avocado.ledger.state import State, month_of, sheet_of, spent_names, volume_name
 
 
 def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
@@ -68,4 +68,10 @@ def _counters(state: State, placed: Sequence[o.Hold], holds: Sequence[HoldRow], 
             for who in (customer, key)
         ):
             names += spent_names(tenant, key_id, month_of(when))
+    versions = [(op.tenant, op.price_version, at) for op in placed]
+    versions += [(hold.tenant, hold.price_version, hold.opened) for hold in holds]
+    for tenant, version, when in versions:
+        price = state.get(Price, version)
+        if price is not None and sheet_of(price.terms).tiers:
+            names.append(volume_name(tenant, version, when))
     state.prefetch(Spent, names)

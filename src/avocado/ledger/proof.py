@@ -16,7 +16,7 @@ from avocado.ledger import entry as e
 from avocado.ledger.errors import LedgerCorrupt, LedgerError
 from avocado.ledger.reader import Reader
 from avocado.ledger.rows import COLUMNS, SETTLED, TABLES, VOIDED, HoldRow, Row
-from avocado.ledger.state import State
+from avocado.ledger.state import State, volume_name
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
 
@@ -70,6 +70,7 @@ class _Audit:
     sheets: dict[str, PriceSheet] = field(default_factory=dict)
     promises: dict[tuple[str, str], tuple[str, str, bool]] = field(default_factory=dict)
     reversed: dict[str, int] = field(default_factory=dict)
+    volumes: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     charged: int = 0
     legs: int = 0
@@ -138,8 +139,14 @@ class _Audit:
         sheet = self.sheets.get(entry.price_version)
         if sheet is None:
             self.fail(9, seq, f"price {entry.price_version} was not published")
+        elif sheet.tiers and entry.volume != self.volumes.get(self._volume(entry, at), 0):
+            self.fail(9, seq, f"{entry.volume} tokens picked the tier, not those of the month")
         elif entry.amount != ceiling(sheet, entry):
             self.fail(9, seq, f"the hold is {entry.amount}, the ceiling {ceiling(sheet, entry)}")
+
+    @staticmethod
+    def _volume(placed: e.HoldPlaced, at: int) -> str:
+        return volume_name(placed.tenant, placed.price_version, at)
 
     def _ended(self, seq: int, entry: e.HoldSettled | e.HoldVoided) -> None:
         hold = self.open.pop(entry.id, None)
@@ -158,7 +165,7 @@ class _Audit:
         self.charged += 1
         if not 0 <= entry.charge <= placed.amount:
             self.fail(5, seq, f"{entry.charge} charged of {placed.amount} held")
-        self._charge(seq, placed, entry)
+        self._charge(seq, hold, entry)
 
     def _free_promise(self, placed: e.HoldPlaced) -> None:
         if placed.idempotency_key is not None:
@@ -166,12 +173,16 @@ class _Audit:
             request, mark, _ = self.promises[name]
             self.promises[name] = (request, mark, request == placed.id)
 
-    def _charge(self, seq: int, placed: e.HoldPlaced, entry: e.HoldSettled) -> None:
+    def _charge(self, seq: int, hold: _Hold, entry: e.HoldSettled) -> None:
+        placed = hold.entry
         income = transfer.revenue(placed.release, placed.currency)
         earned = sum(delta for name, delta in entry.legs if name == income)
         if earned != entry.charge:
             self.fail(9, seq, f"{earned} became revenue of a charge of {entry.charge}")
         sheet = self.sheets.get(placed.price_version)
+        if sheet is not None and sheet.tiers:
+            name = self._volume(placed, hold.at)
+            self.volumes[name] = self.volumes.get(name, 0) + entry.usage.total
         if sheet is not None and charge(sheet, placed, entry.usage) != entry.charge:
             due = charge(sheet, placed, entry.usage)
             self.fail(9, seq, f"{entry.charge} charged where usage times price is {due}")
@@ -194,12 +205,14 @@ class _Audit:
 
 def ceiling(sheet: PriceSheet, placed: e.HoldPlaced) -> int:
     """What a hold must amount to."""
-    return sheet.ceiling(placed.prompt_tokens, placed.max_tokens, placed.n).nanos
+    return sheet.ceiling(
+        placed.prompt_tokens, placed.max_tokens, placed.n, placed.batch, placed.volume
+    ).nanos
 
 
 def charge(sheet: PriceSheet, placed: e.HoldPlaced, usage: Usage) -> int:
     """What a settlement must charge."""
-    return sheet.charge(usage).nanos
+    return sheet.charge(usage, placed.batch, placed.volume).nanos
 
 
 def prove(reader: Reader, now: int, deep: bool = False) -> list[Check]:

@@ -101,6 +101,7 @@ class HoldRow(Row):
     parts: str
     opened: int
     seq: int
+    volume: int
     state: str = OPEN
     progress: str | None = None
     prompt: int = 0
@@ -145,7 +146,8 @@ class Promise(Row):
 
 
 class Spent(Row):
-    """What counts against a spend limit: ``customer:<tenant>/<period>``, ``key:<id>/<period>``."""
+    """Counters: what counts against a spend limit, nano-units (``customer:<tenant>/<period>``,
+    ``key:<id>/<period>``), and for tiered prices tokens (``volume:<tenant>/<price>/<month>``)."""
 
     name: str
     amount: int

@@ -52,7 +52,11 @@ CREATE TABLE spent (name TEXT PRIMARY KEY, amount INTEGER NOT NULL);
 INSERT INTO head (one, seq, hash) VALUES (1, 0, ZERO_HASH);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+_VOLUME = """
+ALTER TABLE hold ADD COLUMN volume INTEGER NOT NULL DEFAULT 0;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _VOLUME)
 VERSION: Final = len(MIGRATIONS)
 """The schema that this code reads and writes."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from avocado.ledger import entry as e
@@ -34,6 +35,7 @@ from avocado.ledger.rows import (
 )
 from avocado.ledger.transfer import Legs
 from avocado.terms.money import MAX_NANOS
+from avocado.terms.price import PriceSheet
 
 TOTAL: Final = "total"
 
@@ -59,6 +61,17 @@ def month_start(at: int) -> int:
     """The first nanosecond, UTC, of the month of ``at``."""
     when = datetime.fromtimestamp(at // 1_000_000_000, UTC)
     return int(datetime(when.year, when.month, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+
+
+def volume_name(tenant: str, price_version: str, at: int) -> str:
+    """The counter of the tokens that a tiered price counts."""
+    return f"volume:{tenant}/{price_version}/{month_of(at)}"
+
+
+@lru_cache(maxsize=4096)
+def sheet_of(terms: str) -> PriceSheet:
+    """The price sheet behind a stored row's JSON."""
+    return PriceSheet(**json.loads(terms))
 
 
 def spent_names(tenant: str, key_id: str | None, period: str) -> list[str]:
@@ -283,6 +296,21 @@ class State:
             elif create:
                 self._add(Spent(name, delta))
 
+    def _use_volume(self, hold: HoldRow, tokens: int) -> None:
+        """Counts tokens towards the tiers of the price, in the month in which the request began."""
+        if not self.sheet(hold.price_version).tiers:
+            return
+        name = volume_name(hold.tenant, hold.price_version, hold.opened)
+        row = self.get(Spent, name)
+        if row is None:
+            self._add(Spent(name, tokens))
+        else:
+            self._edit(row).amount += tokens
+
+    def sheet(self, version: str) -> PriceSheet:
+        """The published price sheet of that version. Raises KeyError."""
+        return sheet_of(self._need(Price, version).terms)
+
     def _start_counter(self, name: str, amount: int) -> None:
         row = self.get(Spent, name)
         if row is None:
@@ -402,6 +430,7 @@ class State:
             "" if plain else json.dumps(sources, separators=(",", ":")),
             at,
             seq,
+            entry.volume,
         )
         self._add(hold)
         if entry.idempotency_key is not None:
@@ -431,6 +460,7 @@ class State:
         hold.cached, hold.reasoning = usage.cached, usage.reasoning
         hold.charge = entry.charge
         hold.finish = entry.finish
+        self._use_volume(hold, usage.total)
         self._count(hold, entry.charge - hold.amount, create=False)
 
     def _voided(self, entry: e.HoldVoided, seq: int, at: int) -> None:

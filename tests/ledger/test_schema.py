@@ -1,0 +1,86 @@
+"""Migrations: a populated book of every earlier schema opens, proves and works on."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import apsw
+import pytest
+
+from avocado.ledger import errors, proof, schema
+from avocado.ledger import operation as o
+from avocado.ledger.clock import ManualClock
+from avocado.ledger.ledger import open_ledger
+from avocado.ledger.reader import open_reader
+from avocado.ledger.rows import COLUMNS, TABLES
+from avocado.terms.price import MILLION, PriceSheet
+from avocado.terms.usage import Usage
+
+V1 = Path(__file__).with_name("book_v1.sql")
+
+
+def old_book(folder: Path) -> Path:
+    """The book of schema 1 that the fixture holds: requests, grants, limits, one open stream."""
+    path = folder / "book.db"
+    db = sqlite3.connect(path)
+    db.executescript(V1.read_text())
+    db.close()
+    return path
+
+
+def test_a_populated_book_of_the_first_schema_is_upgraded(tmp_path: Path) -> None:
+    path = old_book(tmp_path)
+    clock = ManualClock(1_790_000_000_000_000_000 + 60 * 10**9)
+    with open_reader(path) as reader:
+        before, head = reader.accounts(), reader.head()
+    with open_ledger(path, clock) as ledger:
+        assert (ledger.recovery.settled, ledger.recovery.voided) == (1, 1)
+        with open_reader(path) as reader:
+            assert list(reader.rows("PRAGMA user_version", ())) == [(schema.VERSION,)]
+            assert reader.hold("r10").usage() == Usage(100, 50)  # type: ignore[union-attr]
+            after = reader.accounts()
+        assert after.keys() == before.keys()
+        assert sum(after.values()) == sum(before.values()) == 0
+        tiered = PriceSheet(200_000_000, 800_000_000, tiers=((1, MILLION // 2),))
+        ledger.do_now(o.PublishPrice(terms=tiered.terms()))
+        hold = o.Hold(
+            id="new",
+            tenant="acme",
+            offer="avocado-1",
+            release="release-1",
+            price_version=tiered.version,
+            prompt_tokens=100,
+            max_tokens=500,
+        )
+        ledger.do_now(hold)
+        ledger.do_now(o.Settle(hold="new", usage=Usage(100, 200)))
+    with open_reader(path) as reader:
+        assert reader.head()[0] > head[0]
+        assert [
+            check for check in proof.prove(reader, clock.now(), deep=True) if not check.ok
+        ] == []
+
+
+def test_a_newer_book_is_refused(tmp_path: Path) -> None:
+    path = old_book(tmp_path)
+    db = apsw.Connection(str(path))
+    db.pragma("user_version", schema.VERSION + 1)
+    db.close()
+    with pytest.raises(errors.LedgerUnavailable, match="newer version"):
+        open_ledger(path)
+
+
+def test_the_tables_have_the_columns_of_their_rows(tmp_path: Path) -> None:
+    open_ledger(tmp_path / "book.db").close()
+    with open_reader(tmp_path / "book.db") as reader:
+        for kind, table in TABLES.items():
+            columns = {row[1] for row in reader.rows(f"PRAGMA table_info({table})", ())}
+            assert columns == set(COLUMNS[kind]), f"table {table} differs from {kind.__name__}"
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION + 1))
+def test_both_dialects_get_every_statement(version: int) -> None:
+    lite, postgres = (schema.statements(version, dialect) for dialect in ("sqlite", "postgres"))
+    assert len(lite) == len(postgres) > 0
+    assert not any("BYTES" in text or "ZERO_HASH" in text for text in (*lite, *postgres))
