@@ -104,20 +104,20 @@ def run(
     from avocado.train import sft, weights
 
     sft.preflight(rows, template, recipe.training.max_length)
-    trainer = sft.trainer(
-        weights.load_model(base, recipe),
-        template,
-        rows,
-        order,
-        recipe,
-        run_folder=run_folder,
-        save_every=save_every,
-        log=_Reporter(run_folder, order, first, progress),
-    )
-    trainer.train(resume_from_checkpoint=str(point.path) if point else None)
-
-    checkpoint = _describe(recipe, trainer, order, run_folder, base, template)
-    _write_result(trainer, recipe, checkpoint.dtype, base, out)
+    with weights.quietly():
+        trainer = sft.trainer(
+            weights.load_model(base, recipe),
+            template,
+            rows,
+            order,
+            recipe,
+            run_folder=run_folder,
+            save_every=save_every,
+            log=_Reporter(run_folder, order, progress),
+        )
+        trainer.train(resume_from_checkpoint=str(point.path) if point else None)
+        checkpoint = _describe(recipe, trainer, order, run_folder, base, template)
+        _write_result(trainer, recipe, checkpoint.dtype, base, out)
     run_folder.finish()
     seconds = time.monotonic() - began
     return Finished(checkpoint, _note(trainer, order, first, seconds))
@@ -137,7 +137,6 @@ class _Reporter:
         self,
         folder: RunFolder,
         order: sequences.Order,
-        first: int,
         progress: Callable[[Progress], None],
     ) -> None:
         self._folder = folder
@@ -145,7 +144,6 @@ class _Reporter:
         self._progress = progress
         self._began: tuple[float, int] | None = None
         """The time when the first step ended, and the tokens by then: it warms up, uncounted."""
-        self._first = first
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         tokens = self._order.tokens[step - 1]

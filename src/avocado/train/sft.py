@@ -144,7 +144,7 @@ def trainer(
         optim="adamw_torch_fused",
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing=training.gradient_checkpointing,
         seed=training.seed,
         data_seed=training.seed,
         max_length=None,  # nothing is cut; preflight has checked

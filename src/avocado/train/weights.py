@@ -37,7 +37,7 @@ def load_model(folder: Path, recipe: Recipe) -> Any:
         Refused: the adapter would attach to nothing.
     """
     torch.manual_seed(recipe.training.seed)
-    with _quietly():
+    with quietly():
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
@@ -115,12 +115,15 @@ def save(model: Any, folder: Path, dtype: str, base_name: str) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' progress bars, which would break ours."""
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars and warnings, which would break up ours."""
     shown = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
