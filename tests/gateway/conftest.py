@@ -58,7 +58,7 @@ DOLLAR = 1_000_000_000
 
 
 class LeverBook:
-    """The ledger behind a lever: what is in ``broken`` raises instead, what hangs never answers."""
+    """The ledger behind a lever: what is ``broken`` raises, what is ``hanging`` never answers."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -120,7 +120,7 @@ class Answer:
 
 @dataclass
 class Stand:
-    """One running gateway. ``holds_may_stay`` allows holds that nobody closed, for tests of them."""
+    """One running gateway. ``holds_may_stay`` allows holds that nobody closed."""
 
     folder: Path
     app: App
@@ -160,7 +160,9 @@ class Stand:
         given |= headers or {}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(method, path, data, {k: v for k, v in given.items() if v is not None})
+            connection.request(
+                method, path, data, {k: v for k, v in given.items() if v is not None}
+            )
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, found, response.read())
@@ -241,9 +243,7 @@ def _credit(ledger: Ledger, tenant: str, amount: int) -> NewKey:
     if amount:
         ledger.do_now(Deposit(id=f"first-{tenant}", tenant=tenant, amount=amount, currency="USD"))
     ledger.do_now(
-        AddKey(
-            key_id=key.id, tenant=tenant, name="test", digest=key.digest, created=time.time_ns()
-        )
+        AddKey(key_id=key.id, tenant=tenant, name="test", digest=key.digest, created=time.time_ns())
     )
     return key
 
@@ -292,9 +292,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             healthy=lambda: ledger.down is None,
         )
         server, thread, loop, port = _run(app)
-        stand = Stand(
-            folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines
-        )
+        stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
 
         def close() -> None:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -81,8 +82,13 @@ def test_no_money_is_a_402_that_says_what_the_money_would_buy(make_stand: MakeSt
 
 def test_a_customer_without_money_costs_no_engine_time(make_stand: MakeStand) -> None:
     stand = make_stand(credit=0)
-    seen = []
-    stand.engine.script = lambda prompt, sampling: seen.append(1) or Script()
+    seen: list[int] = []
+
+    def script(prompt: Any, sampling: Any) -> Script:
+        seen.append(1)
+        return Script()
+
+    stand.engine.script = script
     assert [stand.ask().status for _ in range(4)] == [402] * 4
     assert len(seen) == 1, "after the first refusal the hold comes before the engine"
 
@@ -101,7 +107,9 @@ def test_the_default_maximum_is_what_the_context_leaves(make_stand: MakeStand) -
     wide = make_stand()
     wide.ask("a " * 4000)
     # The scripted engine's context is 4096 words: "user: " and 4000 more are taken.
-    assert wide.reader.hold(wide.charges[0].request).max_tokens == 4096 - wide.charges[0].usage.prompt
+    assert (
+        wide.reader.hold(wide.charges[0].request).max_tokens == 4096 - wide.charges[0].usage.prompt
+    )
 
 
 def test_what_does_not_fit_the_context_is_a_400_and_never_lowered(stand: Any) -> None:
@@ -159,8 +167,14 @@ def test_fault_08_hundred_at_once_money_for_one(make_stand: MakeStand) -> None:
 
 def test_fault_10_a_price_change_mid_stream_bills_the_old_version(make_stand: MakeStand) -> None:
     stand = make_stand(Script(reply="a b c d", delay=0.05))
-    link = stand.raw({"model": "avocado-1", "messages": [{"role": "user", "content": "hi"}],
-                      "stream": True, "max_tokens": 10})
+    link = stand.raw(
+        {
+            "model": "avocado-1",
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": True,
+            "max_tokens": 10,
+        }
+    )
     first = link.recv(4096)
     assert b"data: " in first
     dear = PriceSheet(200_000_000_000, 800_000_000_000)
@@ -221,8 +235,9 @@ def test_the_first_byte_waits_for_the_hold(make_stand: MakeStand) -> None:
     stand = make_stand(limits=Limits(hold_seconds=10))
     gate = threading.Event()
     stand.book.hold = _delayed(stand, gate)
-    link = stand.raw({"model": "avocado-1", "messages": [{"role": "user", "content": "hi"}],
-                      "stream": True})
+    link = stand.raw(
+        {"model": "avocado-1", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    )
     stand.until(lambda: stand.engine.running == 0 and stand.app.desk.running == 1)
     link.settimeout(0.3)
     with pytest.raises(TimeoutError):
@@ -233,11 +248,8 @@ def test_the_first_byte_waits_for_the_hold(make_stand: MakeStand) -> None:
 
 
 def _delayed(stand: Any, gate: threading.Event) -> Any:
-    import asyncio
-
     async def hold(operation: Any) -> Any:
-        while not gate.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(gate.wait)
         return await stand.ledger.hold(operation)
 
     return hold
@@ -301,16 +313,15 @@ def test_fault_17_disconnect_of_a_plain_request_cancels_the_engine(
 def test_fault_18_a_client_that_reads_nothing_is_cut_and_billed(
     make_stand: MakeStand, ask_body: Any
 ) -> None:
-    stand = make_stand(
-        Script(reply=("x" * 20_000 + " ") * 1000), limits=Limits(stall_seconds=0.5)
-    )
+    stand = make_stand(Script(reply=("x" * 20_000 + " ") * 1000), limits=Limits(stall_seconds=0.5))
     link = socket.socket()
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     link.connect(("127.0.0.1", stand.port))
     data = json.dumps(ask_body(stream=True)).encode()
     link.sendall(
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n" % (stand.key.text.encode(), len(data))
+        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+        % (stand.key.text.encode(), len(data))
         + data
     )
     assert stand.ask("hi", max_tokens=1).status == 200, "others are served meanwhile"
@@ -442,14 +453,10 @@ class _DeafGeneration:
     usage = Usage(2, 0)
 
     async def cancel(self) -> Usage:
-        import asyncio
-
         await asyncio.Event().wait()
         raise AssertionError
 
     async def __aiter__(self) -> Any:
-        import asyncio
-
         await asyncio.Event().wait()
         yield Event
 
@@ -476,9 +483,14 @@ def test_a_full_engine_is_a_429_before_any_hold(make_stand: MakeStand, ask_body:
 
 def test_fault_20_overload_is_a_429_before_tokenizing(make_stand: MakeStand, ask_body: Any) -> None:
     stand = make_stand(Script(hang_after=0), limits=Limits(running=3, running_per_customer=2))
-    counted = []
+    counted: list[int] = []
     prepare = stand.engine.prepare
-    stand.engine.prepare = lambda chat: counted.append(1) or prepare(chat)
+
+    def count(chat: Any) -> Any:
+        counted.append(1)
+        return prepare(chat)
+
+    stand.engine.prepare = count
     links = [stand.raw(ask_body()) for _ in range(2)]
     stand.until(lambda: stand.engine.running == 2)
     for _ in range(20):

@@ -1,8 +1,8 @@
 """The admin socket: other commands of the workspace submit ledger operations to the server.
 
 One process owns the ledger. While a server runs, it takes operations here: a Unix socket that only
-its owner may open (0600), one JSON operation a line, one JSON result or failure back. ``submit`` is
-the one call for a command: through the socket if a server runs, on the ledger itself if none does.
+its owner may open (0600), one JSON operation a line, one JSON result or failure back. A command
+uses ``reach_ledger``: through the socket if a server runs, on the ledger itself if none does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -20,6 +21,7 @@ import msgspec
 
 from avocado.errors import Refused
 from avocado.ledger.errors import LedgerError
+from avocado.ledger.ledger import open_ledger
 from avocado.ledger.operation import (
     AnyOperation,
     AnyResult,
@@ -50,6 +52,44 @@ class AdminRefused(Refused):
         super().__init__(failed.message)
         self.code = failed.code
         self.fields = failed.fields
+
+
+Submit = Callable[[AnyOperation], AnyResult]
+
+
+@contextlib.contextmanager
+def reach_ledger(ledger: Path, admin_socket: Path) -> Iterator[Submit]:
+    """For commands: a ``submit`` that returns when the operation is durable, server or no server.
+
+    Raises:
+        AdminRefused: from ``submit``, when the ledger says no.
+        Refused: the ledger cannot be opened, or the server went away.
+    """
+    try:
+        client = AdminClient(admin_socket)
+    except NotRunning:
+        with _own_ledger(ledger) as submit:
+            yield submit
+    else:
+        with client:
+            yield client.submit
+
+
+@contextlib.contextmanager
+def _own_ledger(path: Path) -> Iterator[Submit]:
+    try:
+        ledger = open_ledger(path)
+    except LedgerError as error:
+        raise Refused(f"the ledger cannot be opened: {error}") from error
+
+    def submit(operation: AnyOperation) -> AnyResult:
+        try:
+            return ledger.do_now(operation)
+        except LedgerError as error:
+            raise AdminRefused(failure(error)) from error
+
+    with ledger:
+        yield submit
 
 
 class AdminServer:

@@ -132,8 +132,8 @@ class _Request(Struct, forbid_unknown_fields=True):
 
 _decode = msgspec.json.Decoder(_Request).decode
 _encode = msgspec.json.Encoder().encode
-_UNKNOWN = re.compile(r"unknown field `(.*)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"missing required field `(.*?)`(?: - at `\$\.?(.*)`)?")
+_UNKNOWN = re.compile(r"unknown field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$")
 _PLACE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 
 
