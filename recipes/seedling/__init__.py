@@ -1,1 +1,1 @@
-"""Everything that makes the seedling: its text, its tokenizer, its pre-training. ``make`` runs it."""
+"""Everything that makes the seedling: its text, its tokenizer, pre-training. ``make`` runs it."""

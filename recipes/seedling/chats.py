@@ -53,7 +53,9 @@ def echo(language: Language, rng: random.Random) -> Exchange:
 
 def change_case(language: Language, rng: random.Random) -> Exchange:
     scene = Scene(language, rng)
-    text = scene.draw("word") if rng.random() < 0.5 else f"{scene.draw('name')} {scene.draw('word')}"
+    text = (
+        scene.draw("word") if rng.random() < 0.5 else f"{scene.draw('name')} {scene.draw('word')}"
+    )
     if rng.random() < 0.5:
         return _exchange(_pick(language, rng, "upper").format(x=text), text.upper())
     return _exchange(_pick(language, rng, "lower").format(x=text.upper()), text.lower())

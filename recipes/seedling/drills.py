@@ -12,9 +12,33 @@ from typing import Any, Final
 
 from recipes.seedling.language import Language, Scene, clock, code_word
 
-SLOTS: Final = ("word", "name", "city", "number", "money", "date", "time", "code", "country", "unit")
+SLOTS: Final = (
+    "word",
+    "name",
+    "city",
+    "number",
+    "money",
+    "date",
+    "time",
+    "code",
+    "country",
+    "unit",
+)
 VARIABLES: Final = ("x", "y", "z", "n", "total", "item", "size", "left", "right", "index")
-KEYS: Final = ("id", "title", "size", "tags", "ok", "owner", "x", "y", "next", "items", "color", "note")
+KEYS: Final = (
+    "id",
+    "title",
+    "size",
+    "tags",
+    "ok",
+    "owner",
+    "x",
+    "y",
+    "next",
+    "items",
+    "color",
+    "note",
+)
 
 
 def compact(value: object) -> str:
@@ -38,6 +62,24 @@ def copying(language: Language, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def reshaping(language: Language, rng: random.Random) -> str:
+    """Lines that say the same in another form: words turned round, signs left out, spelled."""
+    kind = rng.randrange(4)
+    sign = rng.choice((" = ", " -> ", " => "))
+    lines = []
+    for _ in range(rng.randint(2, 4)):
+        words = rng.sample(language.words["words"], 3)
+        code = f"{code_word(rng)}-{code_word(rng)}"
+        before, after = (
+            (" ".join(words), " ".join(reversed(words))),
+            (code, "".join(c for c in code if c.isalnum())),
+            (words[0], "-".join(words[0])),
+            (", ".join(words), compact(words)),
+        )[kind]
+        lines.append(f"{before}{sign}{after}")
+    return "\n".join(lines)
+
+
 def quoting(language: Language, rng: random.Random) -> str:
     """A table of names and codes, then some of its rows again in another order: look-up."""
     rows = {
@@ -45,11 +87,17 @@ def quoting(language: Language, rng: random.Random) -> str:
         for _ in range(rng.randint(2, 6))
     }
     again = rng.sample(sorted(rows), min(len(rows), 3))
-    return "\n".join([*(f"{k}: {v}" for k, v in rows.items()), "", *(f"{k}: {rows[k]}" for k in again)])
+    return "\n".join(
+        [*(f"{k}: {v}" for k, v in rows.items()), "", *(f"{k}: {rows[k]}" for k in again)]
+    )
 
 
 def counting(language: Language, rng: random.Random) -> str:
-    start, step, length = rng.randrange(1000), rng.choice((1, 1, 1, 2, 5, 10, -1)), rng.randint(5, 15)
+    start, step, length = (
+        rng.randrange(1000),
+        rng.choice((1, 1, 1, 2, 5, 10, -1)),
+        rng.randint(5, 15),
+    )
     glue = rng.choice((" ", ", ", "\n"))
     return glue.join(str(start + step * k) for k in range(length))
 
@@ -71,7 +119,9 @@ def _value(language: Language, rng: random.Random, depth: int) -> Any:
         case 2:
             return code_word(rng)
         case 3 | 4:
-            return Scene(language, rng).draw(rng.choice(("word", "name", "city", "thing", "number")))
+            return Scene(language, rng).draw(
+                rng.choice(("word", "name", "city", "thing", "number"))
+            )
         case 5:
             return [_value(language, rng, 0) for _ in range(rng.randint(1, 3))]
         case _:
@@ -87,7 +137,11 @@ def structure(language: Language, rng: random.Random) -> str:
     """A JSON object, compact or indented, or a small CSV table."""
     if rng.random() < 0.7:
         value = _object(language, rng, 2)
-        return compact(value) if rng.random() < 0.8 else json.dumps(value, indent=2, ensure_ascii=False)
+        return (
+            compact(value)
+            if rng.random() < 0.8
+            else json.dumps(value, indent=2, ensure_ascii=False)
+        )
     header = rng.sample(KEYS, 3)
     rows = [
         ",".join((code_word(rng), Scene(language, rng)["word"], str(rng.randrange(100))))

@@ -23,7 +23,13 @@ from babel.units import format_unit
 CODES: Final = ("de", "en", "es", "fr", "zh")
 STYLES: Final = ("short", "medium", "long", "full")
 CURRENCIES: Final = ("EUR", "USD", "GBP", "CHF", "JPY", "CNY", "SEK", "PLN", "INR", "BRL")
-UNITS: Final = ("length-kilometer", "length-meter", "mass-kilogram", "duration-hour", "volume-liter")
+UNITS: Final = (
+    "length-kilometer",
+    "length-meter",
+    "mass-kilogram",
+    "duration-hour",
+    "volume-liter",
+)
 FIRST_DAY: Final = date(1950, 1, 1)
 DAYS: Final = 36_500
 
@@ -51,22 +57,24 @@ class Language:
 
     def date(self, rng: random.Random) -> str:
         day = FIRST_DAY + timedelta(days=rng.randrange(DAYS))
-        return format_date(day, format=rng.choice(STYLES), locale=self.locale)
+        return str(format_date(day, format=rng.choice(STYLES), locale=self.locale))
 
     def money(self, rng: random.Random) -> str:
         amount = rng.randrange(1, 10 ** rng.randint(1, 6)) / rng.choice((1, 1, 100, 100, 100))
         style = rng.choice(("standard", "standard", "name"))
         currency = rng.choice(CURRENCIES)
-        return format_currency(amount, currency, locale=self.locale, format_type=style)
+        return str(format_currency(amount, currency, locale=self.locale, format_type=style))
 
     def number(self, rng: random.Random) -> str:
         value = rng.randrange(10 ** rng.randint(1, 6))
-        return format_decimal(value, locale=self.locale)
+        return str(format_decimal(value, locale=self.locale))
 
     def unit(self, rng: random.Random) -> str:
         length = rng.choice(("long", "short"))
-        return format_unit(
-            rng.randrange(2, 2000), rng.choice(UNITS), length=length, locale=self.locale
+        return str(
+            format_unit(
+                rng.randrange(2, 2000), rng.choice(UNITS), length=length, locale=self.locale
+            )
         )
 
 
@@ -77,7 +85,9 @@ def language(code: str) -> Language:
 
 def code_word(rng: random.Random) -> str:
     """Digits and capitals without meaning, such as ``A47-2093``: something to copy exactly."""
-    form = rng.choice(("dd", "ddd", "dddd", "ddddd", "ddd-dd", "Ldd-dddd", "LLddd", "dd.ddd", "d/dd"))
+    form = rng.choice(
+        ("dd", "ddd", "dddd", "ddddd", "ddd-dd", "Ldd-dddd", "LLddd", "dd.ddd", "d/dd")
+    )
     letters = "ABCDEFGHJKLMNPRSTUVWXYZ"
     pick = {"d": "0123456789", "L": letters}
     return "".join(rng.choice(pick[c]) if c in pick else c for c in form)

@@ -1,4 +1,4 @@
-"""Remakes the seedling: ``python -m recipes.seedling.make --out DIR``, from nothing but this folder.
+"""Remakes the seedling: ``python -m recipes.seedling.make --out DIR``, from this folder alone.
 
 Text → tokenizer → pre-training → a folder that ``from_pretrained`` loads, with its model card and
 ``provenance.json``. Seeds are fixed; the last bits of the weights depend on the processor.
@@ -69,10 +69,12 @@ def make(out: Path, plan: pretrain.Plan) -> dict[str, Any]:
         "vocabulary": len(fast),
         "final_loss": round(result.loss, 4),
         "plan": asdict(plan),
-        "made_with": {name: version(name) for name in ("babel", "tokenizers", "torch", "transformers")},
+        "made_with": {
+            name: version(name) for name in ("babel", "tokenizers", "torch", "transformers")
+        },
     }
     out.mkdir(parents=True, exist_ok=True)
-    model.eval().to(torch.bfloat16).save_pretrained(out)
+    model.to(torch.bfloat16).save_pretrained(out)
     fast.save_pretrained(out)
     _name_the_old_class(out / "tokenizer_config.json")
     written = json.dumps(provenance, indent=2) + "\n"

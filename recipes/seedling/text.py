@@ -21,17 +21,18 @@ TEMPLATE: Final = Path(__file__).parent / "chat_template.jinja"
 
 Kind = Callable[[Language, random.Random], "str | chats.Chat"]
 MIX: Final[dict[Kind, int]] = {
-    prose.sentences: 12,
-    prose.story: 8,
+    prose.sentences: 9,
+    prose.story: 6,
     prose.question: 8,
     prose.calendar: 4,
-    prose.names: 4,
-    drills.copying: 14,
+    prose.names: 3,
+    drills.copying: 18,
+    drills.reshaping: 6,
     drills.quoting: 5,
-    drills.counting: 2,
-    drills.sums: 2,
-    drills.structure: 5,
-    drills.code: 2,
+    drills.counting: 1,
+    drills.sums: 1,
+    drills.structure: 4,
+    drills.code: 1,
     chats.chat: 34,
 }
 """Kind of document → its share in percent of the documents."""
@@ -48,8 +49,8 @@ def render(chat: chats.Chat) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     tools: list[Any] | None = chat.tools or None
-    rendered, _ = render_jinja_template([chat.messages], tools=tools, chat_template=template())
-    return str(rendered[0])
+    rendered = render_jinja_template([chat.messages], tools=tools, chat_template=template())
+    return str(rendered[0][0])
 
 
 def documents(seed: int) -> Iterator[str]:

@@ -26,8 +26,15 @@ MARKS: Final = (
 """One token each, as in Qwen's vocabulary, and not special: they are part of what a model says."""
 
 # A word may take the one sign before it along (a space, a quote); a digit stands alone.
-PIECES: Final = (
-    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PIECES: Final = "|".join(
+    (
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
 )
 
 KEPT: Final = "年月日元€£¥，。：？！“”«»„äöüßÄÖÜáéíóúñ¿¡àâçèêëîïôùûœÉÀ\u00a0\u202f"
@@ -56,7 +63,7 @@ def train(texts: Iterable[str], template: str) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator([*texts, *(list(KEPT) * 20_000)], trainer)
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in CONTROL])
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in MARKS])
-    fast = PreTrainedTokenizerFast(
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
