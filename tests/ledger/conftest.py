@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
+import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,7 @@ from avocado.ledger.clock import ManualClock
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.reader import Reader, open_reader
+from avocado.ledger.rows import TABLES
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
 
@@ -100,25 +105,119 @@ class Desk:
         return self.ledger
 
     def crash(self) -> Ledger:
-        """The process dies: what is on the disk now is all that the next one finds."""
-        assert isinstance(self.target, Path)
-        after = self.target.parent / f"after-{next(self._numbers)}"
-        after.mkdir()
-        for file in self.target.parent.glob(f"{self.target.name}*"):
-            if file.suffix in (".db", ".db-wal") or file.name.endswith("-wal"):
-                shutil.copy(file, after / file.name)
-        self.ledger.close()
-        self.target = after / self.target.name
+        """The process dies: what is durable now is all that the next one finds."""
+        if isinstance(self.target, Path):
+            after = self.target.parent / f"after-{next(self._numbers)}"
+            after.mkdir()
+            for name in (self.target.name, f"{self.target.name}-wal"):
+                shutil.copy(self.target.with_name(name), after / name)
+            self.ledger.close()
+            self.target = after / self.target.name
+        else:
+            self._die_silently(self.target)
         self.ledger = open_ledger(self.target, self.clock)
         return self.ledger
+
+    def _die_silently(self, uri: str) -> None:
+        """Cuts the process off, and says for it that its silence was noticed."""
+        import psycopg
+
+        with psycopg.connect(uri, autocommit=True) as db:
+            db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+            db.execute("UPDATE epoch SET ended = 'test' WHERE ended IS NULL")
+        self.ledger.close()
 
     def close(self) -> None:
         self.ledger.close()
 
 
+class Server:
+    """A PostgreSQL of our own, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        import pgserver
+
+        self.folder = Path(tempfile.mkdtemp(prefix="avocado-pg-"))
+        self._server = pgserver.get_server(self.folder)
+        self._made: set[str] = set()
+
+    def database(self, name: str = "book") -> str:
+        """The address of an empty database. The same name again is emptied, which is cheap."""
+        import psycopg
+
+        uri: str = self._server.get_uri(database=name)
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as db:
+            if name not in self._made:
+                self._made.add(name)
+                db.execute(f"CREATE DATABASE {name}".encode())
+                return uri
+            db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+        with psycopg.connect(uri) as db:
+            if db.execute("SELECT to_regclass('head') IS NULL").fetchone() == (False,):
+                for table in ("apikey", *TABLES.values(), "journal", "epoch"):
+                    db.execute(f"DELETE FROM {table}".encode())
+                db.execute("UPDATE head SET seq = 0, hash = decode(repeat('00', 32), 'hex')")
+        return uri
+
+    def kill(self) -> None:
+        """SIGKILL to the server; its children notice and end."""
+        pid = int((self.folder / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        """Starts it again; it replays its log."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def stop(self) -> None:
+        """For good; an orderly stop would write everything out first, for nobody."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One PostgreSQL for the whole session; each test gets its own database in it."""
+    pytest.importorskip("pgserver", reason="PostgreSQL tests need pgserver and psycopg")
+    pytest.importorskip("psycopg")
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where an empty book may be made, on each store in turn."""
+    if request.param == "sqlite":
+        return tmp_path / "book.db"
+    database: str = request.getfixturevalue("server").database()
+    return database
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """A desk on SQLite."""
+def desk(target: Path | str) -> Iterator[Desk]:
+    """A desk on each store in turn."""
+    desk = Desk(target)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def file_desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk on SQLite, for what concerns the file."""
     desk = Desk(tmp_path / "book.db")
     yield desk
     desk.close()

@@ -69,27 +69,27 @@ def _flip(path: Path, sql: str) -> None:
         "DELETE FROM journal WHERE seq = 5",
     ],
 )
-def test_fault_05_a_changed_byte_is_named_and_writes_are_refused(desk: Desk, sql: str) -> None:
-    desk.setup(money=10**7)
+def test_fault_05_a_changed_byte_is_named_and_writes_are_refused(file_desk: Desk, sql: str) -> None:
+    file_desk.setup(money=10**7)
     for _ in range(3):
-        desk.settle(desk.hold().hold)
-    desk.ledger.close()
-    assert isinstance(desk.target, Path)
-    _flip(desk.target, sql)
-    broken = {check.number: check.seq for check in desk.broken(deep=False)}
+        file_desk.settle(file_desk.hold().hold)
+    file_desk.ledger.close()
+    assert isinstance(file_desk.target, Path)
+    _flip(file_desk.target, sql)
+    broken = {check.number: check.seq for check in file_desk.broken(deep=False)}
     assert broken[8] == 5
     with pytest.raises(errors.LedgerCorrupt) as caught:
-        open_ledger(desk.target, desk.clock)
+        open_ledger(file_desk.target, file_desk.clock)
     assert caught.value.seq == 5
 
 
-def test_fault_05_a_cut_tail_is_named(desk: Desk) -> None:
-    desk.setup(money=10**7)
-    desk.settle(desk.hold().hold)
-    desk.ledger.close()
-    assert isinstance(desk.target, Path)
-    _flip(desk.target, "DELETE FROM journal WHERE seq = 6")
-    assert {check.number: check.seq for check in desk.broken(deep=False)}[8] == 6
+def test_fault_05_a_cut_tail_is_named(file_desk: Desk) -> None:
+    file_desk.setup(money=10**7)
+    file_desk.settle(file_desk.hold().hold)
+    file_desk.ledger.close()
+    assert isinstance(file_desk.target, Path)
+    _flip(file_desk.target, "DELETE FROM journal WHERE seq = 6")
+    assert {check.number: check.seq for check in file_desk.broken(deep=False)}[8] == 6
 
 
 def test_fault_05_a_running_ledger_stops_writing_when_told(desk: Desk) -> None:
@@ -222,29 +222,29 @@ except LedgerLocked as error:
 """
 
 
-def test_fault_14_a_second_writer_is_refused_and_told_who_writes(desk: Desk) -> None:
-    desk.setup()
-    command = [sys.executable, "-c", _SECOND, str(desk.target)]
+def test_fault_14_a_second_writer_is_refused_and_told_who_writes(file_desk: Desk) -> None:
+    file_desk.setup()
+    command = [sys.executable, "-c", _SECOND, str(file_desk.target)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert answer.stdout.split() == ["ledger_locked", str(os.getpid())]
-    desk.deposit(1)
-    desk.ledger.close()
+    file_desk.deposit(1)
+    file_desk.ledger.close()
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert answer.stdout == ""
-    desk.reopen()
+    file_desk.reopen()
 
 
 def test_the_whole_tail_is_checked_when_a_long_book_is_opened(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    file_desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.setup(money=10**9)
+    file_desk.setup(money=10**9)
     for _ in range(5):
-        desk.settle(desk.hold().hold)
-    with desk.reader as reader:
+        file_desk.settle(file_desk.hold().hold)
+    with file_desk.reader as reader:
         chain.check_tail(reader.rows, length=4)
-    desk.ledger.close()
-    assert isinstance(desk.target, Path)
-    _flip(desk.target, "UPDATE journal SET at = at + 1 WHERE seq = 12")
-    with desk.reader as reader, pytest.raises(errors.LedgerCorrupt) as caught:
+    file_desk.ledger.close()
+    assert isinstance(file_desk.target, Path)
+    _flip(file_desk.target, "UPDATE journal SET at = at + 1 WHERE seq = 12")
+    with file_desk.reader as reader, pytest.raises(errors.LedgerCorrupt) as caught:
         chain.check_tail(reader.rows, length=4)
     assert caught.value.seq == 12

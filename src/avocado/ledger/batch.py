@@ -19,6 +19,8 @@ class Store(Protocol):
     """Where a book lives. One thread uses it. Every method may raise LedgerUnavailable."""
 
     epoch: str
+    patience: float | None
+    """Seconds after which callers are told that the store does not answer; None: they wait."""
 
     def begin(self) -> State:
         """Starts a transaction and returns the state to decide on; checks that the epoch lives."""

@@ -104,17 +104,20 @@ class Ledger:
 
 def _recover(store: Store, clock: Clock) -> Recovery:
     settled = voided = 0
-    orphans = store.orphans()
-    for start in range(0, len(orphans), _CHUNK):
-        closes = [Close(hold=hold, cause="recovered") for hold in orphans[start : start + _CHUNK]]
+    while orphans := store.orphans()[:_CHUNK]:
+        closes = [Close(hold=hold, cause="recovered") for hold in orphans]
         outcomes = batch.run(store, closes, clock.now())
-        settled += sum(isinstance(outcome, o.Settled) for outcome in outcomes)
-        voided += sum(isinstance(outcome, o.Voided) for outcome in outcomes)
+        ended = [outcome for outcome in outcomes if isinstance(outcome, o.Settled | o.Voided)]
+        settled += sum(isinstance(outcome, o.Settled) for outcome in ended)
+        voided += sum(isinstance(outcome, o.Voided) for outcome in ended)
+        if not ended:
+            break  # another process is at it
     return Recovery(settled, voided)
 
 
 def open_ledger(target: Path | str, clock: Clock | None = None, capacity: int = CAPACITY) -> Ledger:
-    """Opens the book at ``target`` for writing, creating it if need be.
+    """Opens the book at ``target`` for writing, creating it if need be: a file, or the
+    ``postgresql://`` address of a database (which needs the ``psycopg`` package).
 
     Raises:
         LedgerLocked: another process writes to it.
@@ -123,11 +126,25 @@ def open_ledger(target: Path | str, clock: Clock | None = None, capacity: int = 
         UnsafeLibrary: the database could lose acknowledged commits.
     """
     clock = clock or SystemClock()
-    from avocado.ledger.sqlite import SqliteStore
-
-    store: Store = SqliteStore(Path(target), new_id("epoch-"), clock.now())
+    store = _store(target, clock)
     try:
         return Ledger(store, clock, capacity)
     except BaseException:
         store.close()
         raise
+
+
+def is_postgres(target: Path | str) -> bool:
+    """Whether a target names a PostgreSQL database rather than a file."""
+    return str(target).startswith(("postgresql://", "postgres://"))
+
+
+def _store(target: Path | str, clock: Clock) -> Store:
+    epoch = new_id("epoch-")
+    if is_postgres(target):
+        from avocado.ledger.postgres import PostgresStore
+
+        return PostgresStore(str(target), epoch, clock)
+    from avocado.ledger.sqlite import SqliteStore
+
+    return SqliteStore(Path(target), epoch, clock.now())

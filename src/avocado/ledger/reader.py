@@ -256,11 +256,15 @@ def _usage_line(row: Any) -> UsageLine:
 
 
 def open_reader(target: Path | str) -> Reader:
-    """A reader of the book at ``target``, a file.
+    """A reader of the book at ``target``: a file, or a ``postgresql://`` address.
 
     Raises:
         LedgerUnavailable: there is no such book.
     """
+    if str(target).startswith(("postgresql://", "postgres://")):
+        from avocado.ledger import postgres
+
+        return Reader(*postgres.reading(str(target)), postgres.READ)
     from avocado.ledger.sqlite import reading
 
     return Reader(*reading(Path(target)))

@@ -130,6 +130,8 @@ def reading(
 class SqliteStore:
     """See :class:`avocado.ledger.batch.Store`. ``vfs`` names an APSW VFS, for fault injection."""
 
+    patience: float | None = None
+
     def __init__(self, path: Path, epoch: str, at: int, vfs: str | None = None) -> None:
         """Opens or creates the book, migrates it, checks its newest entries, starts an epoch.
 

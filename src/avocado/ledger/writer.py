@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -67,10 +69,14 @@ class Writer:
         self._open: dict[str, int] = {}
         self._next_tick = clock.monotonic() + SECOND
         self._next_grants = 0
+        self._serving: list[_Ticket] = []
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        if self._store.patience is not None:
+            threading.Thread(target=self._watch, name="ledger-watch", daemon=True).start()
 
     @property
     def down(self) -> LedgerUnavailable | None:
@@ -83,6 +89,8 @@ class Writer:
         """Queues an operation. Raises LedgerFull, LedgerClosed or why the ledger is down."""
         if self._down is not None:
             raise copy.copy(self._down)
+        if self._stalled():
+            raise LedgerUnavailable("the database does not answer")
         ticket = _Ticket(operation, future, loop)
         with self._wake:
             if self._stopping:
@@ -151,7 +159,10 @@ class Writer:
         ]
         extra = len(operations)
         operations += [ticket.operation for ticket in tickets]
+        self._serving = tickets
+        self._busy_since = time.monotonic()
         outcomes = self._commit(operations)
+        self._busy_since = None
         self._remember(operations, outcomes)
         _deliver(tickets, outcomes[extra:])
         if failpoint.armed:
@@ -205,6 +216,26 @@ class Writer:
                 due.setdefault(outcome.hold, self._clock.monotonic() + operation.lifetime)
             elif isinstance(outcome, o.Settled | o.Voided):
                 due.pop(outcome.hold, None)
+
+    def _stalled(self) -> bool:
+        begun, patience = self._busy_since, self._store.patience
+        return begun is not None and patience is not None and time.monotonic() - begun > patience
+
+    def _watch(self) -> None:
+        """Tells callers that a silent database keeps waiting: their commit may or may not stand."""
+        assert self._store.patience is not None
+        while self._thread.is_alive():
+            time.sleep(self._store.patience / 8)
+            if not self._stalled():
+                continue
+            with self._wake:
+                waiting = [*self._serving, *self._queue]
+                self._queue.clear()
+                self._serving = []
+            silent: list[Outcome] = [
+                LedgerUnavailable("the database does not answer") for _ in waiting
+            ]
+            _deliver(waiting, silent)
 
     # -- what happens by itself ------------------------------------------------------------------
 
@@ -283,7 +314,8 @@ def _resolve(answers: list[tuple[Answer, Outcome]]) -> None:
     for future, outcome in answers:
         if future.done():
             continue  # cancelled while it waited; the commit stands
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        with suppress(InvalidStateError):  # answered by the watch at this very moment
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
