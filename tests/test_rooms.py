@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"data.chat", "terms"},
     "train": {"data", "terms", "lineage", "seedling"},
     "evaluate": {"data", "engine", "terms", "lineage"},
-    "release": {"terms", "lineage", "train.checkpoint", "evaluate.scorecard"},
+    "release": {"terms", "lineage", "train.checkpoint", "evaluate.scorecard", "evaluate.compare"},
     "ledger": {"terms"},
     "billing": {"terms", "ledger"},
     "gateway": {"terms", "data.chat", "engine", "ledger", "release.offer", "release.bundle"},

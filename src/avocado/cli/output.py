@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,19 +45,25 @@ class Output:
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
     ) -> None:
         """A table for people. Columns that hold only numbers stand to the right."""
-        from rich.console import Console
+        from rich import box
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+        table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
         for index, column in enumerate(columns):
             cells = [row[index] for row in rows]
             numeric = bool(cells) and all(cell[:1] in "+-0123456789" for cell in cells if cell)
             table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
         for row in rows:
-            table.add_row(*row)
-        console = Console(stderr=self.json, highlight=False, markup=False)
-        width = None if console.is_terminal else 110
-        console.print(table, width=width)
+            table.add_row(*map(Text, row))  # Text: a customer's [brackets] are no markup
+        self.show(table)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Prints something that rich draws."""
+        from rich.console import Console
+
+        console = Console(stderr=self.json, highlight=False)
+        console.print(renderable, width=None if console.is_terminal else 110)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Report]:

@@ -130,8 +130,7 @@ class Checker:
     _sources: Counter[str] = field(init=False, repr=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
-        asked = ([m for m in messages if m["role"] == "user"] for messages in self.evaluation)
-        self._held_out = frozenset(_question(turns[-1]["content"]) for turns in asked if turns)
+        self._held_out = questions_of(self.evaluation)
 
     def accept(self, items: Iterable[Example | Rejection]) -> Iterator[Example]:
         """Yields the examples that a corpus may hold, in order; counts all of ``items``."""
@@ -158,10 +157,10 @@ class Checker:
         def reject(reason: str, detail: str) -> Rejection:
             return Rejection(example.file, example.row, reason, detail)
 
-        for text in example.user_texts:
-            if _question(text) in self._held_out:
-                detail = f"the evaluation asks this very question: {_shown(text)}"
-                return reject(CONTAMINATED, detail)
+        text = asks(example, self._held_out)
+        if text is not None:
+            detail = f"the evaluation asks this very question: {_shown(text)}"
+            return reject(CONTAMINATED, detail)
         content = example.sha256
         if content in self._seen:
             return reject(DUPLICATE, f"it repeats {self._seen[content]}")
@@ -192,6 +191,17 @@ class Checker:
             licences=_sorted(self._licences),
             sources=_sorted(self._sources),
         )
+
+
+def questions_of(evaluation: Iterable[Sequence[Mapping[str, Any]]]) -> frozenset[str]:
+    """What each evaluation item asks (its last user turn), as hashes that :func:`asks` knows."""
+    asked = ([m for m in messages if m["role"] == "user"] for messages in evaluation)
+    return frozenset(_question(turns[-1]["content"]) for turns in asked if turns)
+
+
+def asks(example: Example, questions: frozenset[str]) -> str | None:
+    """The first user text of ``example`` that is one of ``questions``, or None."""
+    return next((text for text in example.user_texts if _question(text) in questions), None)
 
 
 def _question(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from avocado.data import sources
 from avocado.data.chat import ChatTemplate
-from avocado.data.checks import Checker, Report, Rules
+from avocado.data.checks import Checker, Report, Rules, asks, questions_of
 from avocado.data.example import UNKNOWN, Example, Rejection
 from avocado.errors import Refused
 from avocado.lineage import canonical, digest_file
@@ -82,7 +82,7 @@ def freeze(
         "format": "messages",
         "template_sha256": template.sha256,
         "max_length": rules.max_length,
-        "sources": [{"name": file.name, "sha256": digest_file(file.path)} for file in files],
+        "files": [{"name": file.name, "sha256": digest_file(file.path)} for file in files],
         **report.to_json(),
     }
     return Corpus(facts, report)
@@ -104,6 +104,12 @@ def read(folder: Path) -> Iterator[Example]:
                     raise Refused(f"{path}, row {number} is damaged: {error}") from error
     except FileNotFoundError:
         raise Refused(f"{folder} is no corpus: it has no {FILE}") from None
+
+
+def contamination(folder: Path, evaluation: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The rows of a frozen corpus that ask what an evaluation asks, as ``file, row N``."""
+    questions = questions_of(evaluation)
+    return [f"{each.file}, row {each.row}" for each in read(folder) if asks(each, questions)]
 
 
 def _items(files: Iterable[sources.SourceFile], licence: str) -> Iterator[Example | Rejection]:

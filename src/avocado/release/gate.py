@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from avocado.evaluate.compare import Comparison
 from avocado.terms.licence import Verdict
 
 
@@ -32,6 +33,12 @@ class Group:
     @property
     def difference(self) -> float:
         return self.refined - self.base
+
+
+def group(name: str, compared: Comparison) -> Group:
+    """A row of a scorecard as the gate reads it."""
+    n = compared.n
+    return Group(name, n, compared.base / n, compared.other / n, compared.low, compared.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""Invoice: what a customer owes for a period, line by line. Pure over the ledger's charges.
+
+A line is one release × price version × kind of token. Each charge was rounded once, when it was
+settled; its split by kind sums to it (``PriceSheet.lines``), so the lines of an invoice sum to the
+charges of the ledger exactly, and nothing is rounded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from avocado.ledger.reader import Charge
+from avocado.terms.money import Money
+from avocado.terms.price import KINDS, PriceSheet
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """``requests`` used ``tokens`` of one ``kind`` at ``price`` (nano-units a million): ``nanos``.
+
+    ``id`` names tenant, period, offer, release, price version and kind, so that it is the same
+    whenever the invoice is drawn up.
+    """
+
+    id: str
+    offer: str
+    release: str
+    price_version: str
+    kind: str
+    requests: int
+    tokens: int
+    price: int
+    nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """``lines`` sum to ``total`` (nano-units), which is the ledger's for the period.
+
+    ``since`` ≤ settled at < ``until``, both in ns.
+    """
+
+    tenant: str
+    currency: str
+    since: int
+    until: int
+    lines: tuple[InvoiceLine, ...]
+    requests: int
+    total: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "amount": Money(self.total, self.currency).decimal(),
+            "lines": [
+                {**asdict(line), "amount": Money(line.nanos, self.currency).decimal()}
+                for line in self.lines
+            ],
+        }
+
+
+def line_id(tenant: str, since: int, until: int, key: tuple[str, str, str, str]) -> str:
+    """``line-`` and twelve hex digits over everything that makes a line what it is."""
+    text = "\x1f".join((tenant, str(since), str(until), *key))
+    return f"line-{sha256(text.encode()).hexdigest()[:12]}"
+
+
+def draw_up(
+    tenant: str,
+    currency: str,
+    charges: Iterable[Charge],
+    sheets: Mapping[str, PriceSheet],
+    since: int,
+    until: int,
+) -> Invoice:
+    """Adds up the ``charges`` of a period. ``sheets`` holds each price version that they name.
+
+    Raises:
+        ValueError: a charge is not its usage at its price, or is of another currency: the ledger
+            is damaged, and an invoice of it would be too.
+    """
+    sums: dict[tuple[str, str, str, str], list[int]] = {}
+    total = requests = 0
+    for charge in charges:
+        if charge.currency != currency:
+            raise ValueError(f"{charge.request} is in {charge.currency}, the book in {currency}")
+        lines = sheets[charge.price_version].lines(charge.usage)
+        if sum(line.nanos for line in lines) != charge.charge:
+            raise ValueError(f"the charge of {charge.request} is not its usage at its price")
+        for line in lines:
+            key = (charge.offer, charge.release, charge.price_version, line.kind)
+            sum_ = sums.setdefault(key, [0, 0, line.price, 0])
+            sum_[0] += 1
+            sum_[1] += line.tokens
+            sum_[3] += line.nanos
+        total += charge.charge
+        requests += 1
+    ordered = sorted(sums, key=lambda key: (key[:3], KINDS.index(key[3])))
+    made = tuple(
+        InvoiceLine(line_id(tenant, since, until, key), *key, *sums[key]) for key in ordered
+    )
+    return Invoice(tenant, currency, since, until, made, requests, total)

@@ -1,0 +1,68 @@
+"""Types of arguments, and the workspace that a command works in."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avocado.terms.money import Money, MoneyError
+from avocado.workspace import Workspace
+
+
+class Amount(click.ParamType[Money]):
+    """Decimal units such as ``12`` or ``0.20``, exact to nine decimals; no sign, no exponent."""
+
+    name = "amount"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Money:
+        if isinstance(value, Money):
+            return value
+        try:
+            return Money.parse(value)
+        except MoneyError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Month(click.ParamType[tuple[int, int]]):
+    """``2026-11``: (first nanosecond, first nanosecond of the next month), UTC."""
+
+    name = "yyyy-mm"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", value)
+        if match is None:
+            self.fail(f"{value!r} is not a month such as 2026-11", param, ctx)
+        year, month = int(match.group(1)), int(match.group(2))
+        after = (year + month // 12, month % 12 + 1)
+        return nanoseconds(year, month), nanoseconds(*after)
+
+
+def nanoseconds(year: int, month: int) -> int:
+    """The first instant of a month, UTC, in ns since 1970."""
+    return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+
+
+def this_month() -> tuple[int, int]:
+    """The current month, UTC, as :class:`Month` gives it."""
+    now = datetime.now(UTC)
+    after = (now.year + now.month // 12, now.month % 12 + 1)
+    return nanoseconds(now.year, now.month), nanoseconds(*after)
+
+
+def workspace_here() -> Workspace:
+    """The workspace of the current folder."""
+    return Workspace.find(Path.cwd())
+
+
+EXISTING = click.Path(path_type=Path)
+"""A path as typed; rooms say what is wrong with it better than click does."""

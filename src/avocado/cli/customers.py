@@ -1,0 +1,225 @@
+"""``avocado customer``, ``key`` and ``credit``: who may ask, and with what money."""
+
+from __future__ import annotations
+
+import re
+import time
+from secrets import token_hex
+
+import click
+
+from avocado.cli.arguments import Amount, workspace_here
+from avocado.cli.book import reading, writing
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.terms.money import NANO, Money
+from avocado.workspace import Workspace
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def add_customer(
+    workspace: Workspace, tenant: str, name: str | None, credit: Money, credit_limit: Money
+) -> None:
+    """Opens a customer's page in the ledger, and deposits ``credit`` if there is any."""
+    from avocado.ledger.operation import Deposit, OpenCustomer
+
+    if not _TENANT.fullmatch(tenant):
+        raise Refused(
+            f"{tenant!r} is no customer id: use lower-case letters, digits, - and _, at most 64"
+        )
+    currency = workspace.config.currency
+    with writing(workspace) as do:
+        do(
+            OpenCustomer(
+                tenant=tenant,
+                name=name or tenant,
+                currency=currency,
+                credit_limit=credit_limit.nanos,
+            )
+        )
+        if credit.nanos:
+            do(
+                Deposit(
+                    id=f"dep_{token_hex(12)}",
+                    tenant=tenant,
+                    amount=credit.nanos,
+                    currency=currency,
+                    reference="credit at opening",
+                )
+            )
+
+
+def create_key(workspace: Workspace, tenant: str, name: str, days: int | None = None) -> str:
+    """Mints a key and stores its digest. Returns the key, which can't be had again."""
+    from avocado.gateway.keys import mint
+    from avocado.ledger.operation import AddKey
+
+    key = mint(workspace.pepper())
+    now = time.time_ns()
+    expires = None if days is None else now + days * 86_400 * NANO
+    with writing(workspace) as do:
+        do(
+            AddKey(
+                key_id=key.id,
+                tenant=tenant,
+                name=name,
+                digest=key.digest,
+                created=now,
+                expires=expires,
+            )
+        )
+    return key.text
+
+
+def add_credit(workspace: Workspace, tenant: str, amount: Money, reference: str) -> Money:
+    """Deposits ``amount``. Returns what the customer can spend now."""
+    from avocado.ledger.operation import Deposit, Posted
+
+    with writing(workspace) as do:
+        posted = do(
+            Deposit(
+                id=f"dep_{token_hex(12)}",
+                tenant=tenant,
+                amount=amount.nanos,
+                currency=workspace.config.currency,
+                reference=reference,
+            )
+        )
+    assert isinstance(posted, Posted)
+    return Money(posted.available, workspace.config.currency)
+
+
+@click.group()
+def customer() -> None:
+    """Add and list customers."""
+
+
+@customer.command("add")
+@click.argument("customer")
+@click.option("--name", help="Shown on invoices; the id if left out.")
+@click.option("--credit", type=Amount(), default="0", help="Prepaid credit, such as 1.00.")
+@click.option(
+    "--credit-limit", type=Amount(), default="0", help="How far below zero it may go (postpaid)."
+)
+@with_output
+def add(out: Output, customer: str, name: str | None, credit: Money, credit_limit: Money) -> None:
+    """Add CUSTOMER, an id such as acme, with prepaid credit if you like."""
+    workspace = workspace_here()
+    add_customer(workspace, customer, name, credit, credit_limit)
+    shown = Money(credit.nanos, workspace.config.currency)
+    out.result(
+        {"customer": customer, "name": name or customer, "credit": shown.decimal()},
+        f"Added customer {customer} with {shown} of credit",
+        f"Next: avocado key create {customer}",
+    )
+
+
+@customer.command("list")
+@with_output
+def list_(out: Output) -> None:
+    """List customers and their balances."""
+    with reading(workspace_here()) as reader:
+        pages = [(each, reader.balance(each.tenant)) for each in reader.customers()]
+    rows = [
+        {
+            "customer": page.tenant,
+            "name": page.name,
+            "currency": page.currency,
+            "available": Money(balance.available, page.currency).decimal(),
+            "held": Money(balance.held, page.currency).decimal(),
+            "credit_limit": Money(page.credit_limit, page.currency).decimal(),
+        }
+        for page, balance in pages
+    ]
+    if out.json:
+        out.result(rows)
+    elif not rows:
+        out.say("No customers yet. Next: avocado customer add acme --credit 1.00")
+    else:
+        columns = ["customer", "name", "available", "held", "credit_limit", "currency"]
+        out.table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@click.group()
+def key() -> None:
+    """Create, list and revoke API keys."""
+
+
+@key.command("create")
+@click.argument("customer")
+@click.option("--name", default="default", show_default=True, help="What the key is for.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Expires after so many days.")
+@with_output
+def create(out: Output, customer: str, name: str, days: int | None) -> None:
+    """Create a key for CUSTOMER. It is shown once: only a digest of it is kept."""
+    text = create_key(workspace_here(), customer, name, days)
+    out.result({"customer": customer, "name": name, "key": text}, text)
+    if not out.json:
+        click.echo("This key is shown once. Give it to the customer and keep no copy.", err=True)
+
+
+@key.command("list")
+@click.argument("customer", required=False)
+@with_output
+def list_keys(out: Output, customer: str | None) -> None:
+    """List the keys of CUSTOMER, or of all."""
+    now = time.time_ns()
+    with reading(workspace_here()) as reader:
+        keys = reader.keys(customer)
+    rows = [
+        {
+            "key": each.key_id,
+            "customer": each.tenant,
+            "name": each.name,
+            "created": _day(each.created),
+            "state": "revoked"
+            if each.revoked is not None
+            else "expired"
+            if each.expires is not None and each.expires <= now
+            else "active",
+        }
+        for each in keys
+    ]
+    if out.json:
+        out.result(rows)
+    elif not rows:
+        out.say("No keys yet. Next: avocado key create CUSTOMER")
+    else:
+        out.table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+@key.command("revoke")
+@click.argument("key_id")
+@with_output
+def revoke(out: Output, key_id: str) -> None:
+    """Revoke a key by its id (as `avocado key list` shows it) or by the key itself."""
+    from avocado.gateway import keys
+    from avocado.ledger.operation import RevokeKey
+
+    found = keys.key_id(key_id.encode()) or key_id
+    with writing(workspace_here()) as do:
+        do(RevokeKey(key_id=found))
+    out.result({"revoked": found}, f"Revoked {found}: refused within a second from now")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a bad amount, no option
+@click.argument("customer")
+@click.argument("amount", type=Amount())
+@click.option("--reference", default="credit by the operator", help="Names the payment.")
+@with_output
+def credit(out: Output, customer: str, amount: Money, reference: str) -> None:
+    """Give CUSTOMER an AMOUNT of credit, in units of the workspace's currency, such as 5.00."""
+    if not amount.nanos:
+        raise click.BadParameter("an amount of zero changes nothing", param_hint="AMOUNT")
+    workspace = workspace_here()
+    available = add_credit(workspace, customer, amount, reference)
+    given = Money(amount.nanos, workspace.config.currency)
+    out.result(
+        {"customer": customer, "credit": given.decimal(), "available": available.decimal()},
+        f"Gave {customer} {given}; it can spend {available} now",
+    )
+
+
+def _day(nanos: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(nanos // NANO))

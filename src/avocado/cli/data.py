@@ -1,0 +1,138 @@
+"""``avocado data``: what is wrong with training data, and freezing what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avocado.cli.arguments import EXISTING, workspace_here
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.lineage import Manifest, short
+from avocado.workspace import Artifact, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from avocado.train.base import Base
+    from avocado.train.recipe import Recipe
+
+    Questions = Sequence[Sequence[Mapping[str, Any]]]
+
+
+def questions(path: Path | None) -> Questions:
+    """The messages of every item of an evaluation file; none where there is no file."""
+    from avocado.evaluate.suite import Suite, SuiteError
+
+    if path is None:
+        return []
+    try:
+        return [item.messages for item in Suite.read(path).items]
+    except SuiteError as error:
+        raise Refused(str(error)) from error
+
+
+def place_base(workspace: Workspace, base: Base) -> Artifact:
+    """Records a base by the hashes of its files, where it lies."""
+    manifest = Manifest("base", base.facts, {}, base.files())
+    return workspace.store.place(manifest, {}, location=base.folder)
+
+
+def recipe_base(recipe: Recipe, path: Path) -> Base:
+    """The base that the recipe at ``path`` names."""
+    from avocado.train.base import resolve
+
+    return resolve(recipe.base, path.parent)
+
+
+def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) -> Artifact:
+    """Checks and freezes the data of the recipe at ``path``; the same data again is the same id."""
+    from avocado.data import corpus
+    from avocado.data.chat import ChatTemplate
+    from avocado.data.checks import Rules
+
+    rules = Rules(recipe.training.max_length, over_length=recipe.training.over_length)
+    held_out = None if recipe.evaluation is None else path.parent / recipe.evaluation
+    with workspace.store.stage() as staging:
+        frozen = corpus.freeze(
+            [path.parent / name for name in recipe.data],
+            ChatTemplate.load(base.folder),
+            rules,
+            staging.folder,
+            evaluation=questions(held_out),
+            licence=recipe.license,
+        )
+        return staging.keep("corpus", frozen.facts)
+
+
+@click.group()
+def data() -> None:
+    """Check and freeze training data."""
+
+
+@data.command("check")
+@click.argument("sources", nargs=-1, required=True, type=EXISTING)
+@click.option("--base", default="seedling", show_default=True, help="Whose tokens are counted.")
+@click.option("--evaluation", type=EXISTING, help="Items that must not be in the data.")
+@click.option("--license", "licence", default="unknown", help="Of rows that state none.")
+@click.option("--max-length", type=click.IntRange(8), default=4096, show_default=True)
+@with_output
+def check(
+    out: Output,
+    sources: tuple[Path, ...],
+    base: str,
+    evaluation: Path | None,
+    licence: str,
+    max_length: int,
+) -> None:
+    """Say what is wrong with SOURCES (JSONL in OpenAI's messages form, or folders of it).
+
+    Counts everything, names examples, keeps nothing. Exit code 1 where a row would stop training.
+    """
+    from avocado.data import corpus
+    from avocado.data.chat import ChatTemplate
+    from avocado.data.checks import Rules
+    from avocado.train.base import resolve
+
+    template = ChatTemplate.load(resolve(base, Path.cwd()).folder)
+    report = corpus.survey(
+        list(sources),
+        template,
+        Rules(max_length),
+        evaluation=questions(evaluation),
+        licence=licence,
+    )
+    out.result(report.to_json(), *report.lines())
+    if report.refused:
+        raise click.exceptions.Exit(1)
+
+
+@data.command("freeze")
+@click.argument("recipe", type=EXISTING)
+@with_output
+def freeze(out: Output, recipe: Path) -> None:
+    """Check and freeze the data of RECIPE into a corpus. `avocado train` does it too."""
+    from avocado.train.recipe import load
+
+    workspace = workspace_here()
+    loaded = load(recipe)
+    base = recipe_base(loaded, recipe)
+    place_base(workspace, base)
+    frozen = freeze_corpus(workspace, loaded, recipe, base)
+    out.result({"corpus": frozen.id, **frozen.manifest.facts}, *corpus_lines(frozen))
+
+
+def corpus_lines(frozen: Artifact) -> list[str]:
+    """What a person wants to know of a corpus."""
+    facts = frozen.manifest.facts
+    languages = ", ".join(f"{name} {count:,}" for name, count in facts["languages"].items())
+    licences = ", ".join(f"{name} {count:,}" for name, count in facts["licences"].items())
+    lines = [
+        f"{facts['accepted']:,} of {facts['rows']:,} rows accepted; {facts['tokens']:,} tokens, "
+        f"{facts['trained']:,} of them trained",
+        f"languages: {languages}; licences: {licences}",
+    ]
+    lines += [f"left out, {reason}: {count:,}" for reason, count in facts["rejected"].items()]
+    return [*lines, f"made {short(frozen.id)}"]

@@ -1,0 +1,254 @@
+"""``avocado release``: the gate, the bundle and the offer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from avocado.cli.arguments import EXISTING, Amount, workspace_here
+from avocado.cli.evaluate import scorecards_of
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.lineage import short
+from avocado.release.gate import Rules
+from avocado.release.offer import Offer
+from avocado.terms.licence import Component, judge
+from avocado.terms.money import Money
+from avocado.terms.price import PriceSheet
+from avocado.workspace import Artifact, Workspace
+
+if TYPE_CHECKING:
+    from avocado.release.gate import Group
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the operator asks for. ``folder`` gets a copy of an open release."""
+
+    name: str
+    purpose: Literal["sale", "publication"]
+    price: PriceSheet
+    rules: Rules
+    scorecard: str | None = None
+    folder: Path | None = None
+
+
+def components(base: Artifact, corpus: Artifact) -> list[Component]:
+    """Everything that a checkpoint is made of, with its licence. Tokenizer and chat template come
+    with the base, under its licence."""
+    facts = base.manifest.facts
+    name, licence, text = facts["name"], facts["licence"], facts["licence_sha256"]
+    data = sorted(corpus.manifest.facts["licences"])
+    sources = ", ".join(sorted(corpus.manifest.facts["sources"]))
+    return [
+        Component("base", name, licence, text),
+        Component("tokenizer", name, licence, text),
+        Component("chat template", name, licence, text),
+        *(Component("data", sources or "training data", each) for each in data),
+    ]
+
+
+def pick_scorecard(
+    workspace: Workspace, checkpoint: Artifact, wanted: str | None
+) -> Artifact | None:
+    """The scorecard that was asked for, or the newest of this checkpoint, if there is one."""
+    cards = scorecards_of(workspace, checkpoint.id)
+    if wanted is None:
+        return cards[-1] if cards else None
+    chosen = workspace.store.resolve(wanted, "scorecard")
+    for card in cards:
+        if card.id == chosen:
+            return card
+    raise Refused(f"{short(chosen)} is not a scorecard of {short(checkpoint.id)}")
+
+
+def read_groups(card: Artifact | None) -> tuple[Group | None, list[Group]]:
+    """The scorecard as the gate reads it: overall, and a group per language."""
+    from avocado.evaluate.scorecard import Scorecard
+    from avocado.release.gate import group
+
+    if card is None:
+        return None, []
+    scorecard = Scorecard.from_facts(card.manifest.facts, card.manifest.parents)
+    languages = [group(name, each) for name, each in scorecard.languages.items()]
+    return group("all", scorecard.overall), languages
+
+
+def make_release(
+    workspace: Workspace, checkpoint: Artifact, ask: Request
+) -> tuple[Artifact, Offer]:
+    """Gate, bundle, offer; Refused with every reason, and then nothing is left behind."""
+    from avocado.release import gate
+    from avocado.release.bundle import write_licences, write_weights
+    from avocado.release.card import Card, notice
+
+    store = workspace.store
+    for parent in (checkpoint.id, *checkpoint.manifest.parents.values()):
+        artifact = store.load(parent)
+        if changed := store.changed_files(artifact):
+            raise Refused(*(f"{short(parent)}: {name} was changed" for name in changed))
+    base = store.load(checkpoint.manifest.parents["base"])
+    corpus = store.load(checkpoint.manifest.parents["corpus"])
+    verdict = judge(components(base, corpus), ask.purpose)
+    card = pick_scorecard(workspace, checkpoint, ask.scorecard)
+    overall, languages = read_groups(card)
+    decision = gate.decide(overall, languages, verdict, ask.rules)
+    if not decision.approved:
+        raise Refused(*decision.reasons)
+    parents = {"checkpoint": checkpoint.id}
+    if card is not None:
+        parents["scorecard"] = card.id
+    method = checkpoint.manifest.facts["method"]
+    base_name = base.manifest.facts["name"]
+    with store.stage() as staging:
+        difference = write_weights(checkpoint.files, base.files, staging.folder)
+        write_licences(base.files, staging.folder, notice(ask.name, base_name, method))
+        text = Card(
+            name=ask.name,
+            base=base_name,
+            method=method if difference is None else f"{method}, merged",
+            licence=base.manifest.facts["licence"],
+            languages=[each.name for each in languages],
+            overall=overall,
+            groups=languages,
+            verdict=verdict,
+            chain=[*parents.items(), ("base", base.id), ("corpus", corpus.id)],
+            flops=checkpoint.manifest.facts["flops"],
+        )
+        (staging.folder / "README.md").write_text(str(text), encoding="utf-8")
+        facts = {
+            "name": ask.name,
+            "template_sha256": checkpoint.manifest.facts["template_sha256"],
+            "merge_difference": None if difference is None else float(f"{difference:.3g}"),
+            "gate": gate.decision_facts(decision, overall, verdict, ask.rules),
+        }
+        release = staging.keep("release", facts, parents)
+    return release, make_offer(workspace, release, ask)
+
+
+def make_offer(workspace: Workspace, release: Artifact, ask: Request) -> Offer:
+    """Offers ``release`` under its name from now on; an equal offer stays what it is."""
+    store = workspace.store
+    current = store.pointed("offer").get(ask.name)
+    if current is not None:
+        offer = Offer.from_manifest(store.load(current).manifest)
+        if (offer.release, offer.price) == (release.id, ask.price):
+            return offer
+    offer = Offer(ask.name, release.id, ask.price, int(time.time()))
+    placed = store.place(offer.manifest(), {})
+    store.point("offer", ask.name, placed.id)
+    return Offer.from_manifest(placed.manifest)
+
+
+def release_lines(release: Artifact, offer: Offer, verdict_facts: dict[str, Any]) -> list[str]:
+    price = offer.price
+    per_million = (
+        f"{Money(price.prompt, price.currency).decimal()} and "
+        f"{Money(price.completion, price.currency).decimal()} {price.currency} per million tokens"
+    )
+    licences = sorted({each["licence"] for each in verdict_facts["licences"]})
+    return [
+        f"approved: gain {verdict_facts['gain']:+.1%}, licences {', '.join(licences)}"
+        if verdict_facts["gain"] is not None
+        else f"approved: licences {', '.join(licences)}; not scored",
+        *(f"to observe: {notice}" for notice in verdict_facts["notices"]),
+        f"made {short(release.id)} and {short(offer.id)}: {offer.name} at {per_million}",
+    ]
+
+
+def parse_price(
+    paid: bool, open_: bool, prompt: Money | None, completion: Money | None, currency: str
+) -> PriceSheet:
+    """The price of a paid release, or of an open one, which is free.
+
+    Raises:
+        click.UsageError: neither or both ways out, or a price that is missing or out of place.
+    """
+    if paid == open_:
+        raise click.UsageError("say --paid with both prices, or --open")
+    if open_:
+        if prompt is not None or completion is not None:
+            raise click.UsageError("an open release has no price: leave the prices out")
+        return PriceSheet(0, 0, currency)
+    if prompt is None or completion is None:
+        raise click.UsageError("--paid needs --price-input and --price-output")
+    return PriceSheet(prompt.nanos, completion.nanos, currency)
+
+
+def _share(value: float) -> float:
+    return value / 100
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--name", required=True, help="The public name: what customers write as model.")
+@click.option("--paid", is_flag=True, help="Sell it by the token; its weights stay here.")
+@click.option("--open", "open_", is_flag=True, help="Open weights; free of charge at the API.")
+@click.option("--price-input", type=Amount(), help="Per million prompt tokens, such as 0.20.")
+@click.option("--price-output", type=Amount(), help="Per million completion tokens.")
+@click.option("--to", "folder", type=EXISTING, help="With --open: a new folder for the weights.")
+@click.option("--scorecard", help="The newest of this checkpoint if left out.")
+@click.option(
+    "--min-gain",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    show_default=True,
+    help="Points that the gain's interval must lie above.",
+)
+@click.option(
+    "--max-regression",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    show_default=True,
+    help="Points that a language may lose.",
+)
+@with_output
+def release(
+    out: Output,
+    checkpoint: str,
+    name: str,
+    paid: bool,
+    open_: bool,
+    price_input: Money | None,
+    price_output: Money | None,
+    folder: Path | None,
+    scorecard: str | None,
+    min_gain: float,
+    max_regression: float,
+) -> None:
+    """Let CHECKPOINT out under a public name, if the gate approves.
+
+    A paid release needs a scorecard that proves a gain over the base, no language that lost, and
+    licences of base and data that let it be sold. Each reason against it is printed.
+    """
+    from avocado.release.publish import publish_folder
+
+    workspace = workspace_here()
+    price = parse_price(paid, open_, price_input, price_output, workspace.config.currency)
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name!r} is no model name: letters, digits, '.', '_' and '-', at most 64")
+    if folder is not None and (paid or folder.exists()):
+        why = "a paid release keeps its weights" if paid else f"{folder} exists"
+        raise Refused(f"{why}: --to names a new folder for an open release")
+    found = workspace.store.load(workspace.store.resolve(checkpoint, "checkpoint"))
+    rules = Rules(_share(min_gain), _share(max_regression))
+    ask = Request(name, "sale" if paid else "publication", price, rules, scorecard, folder)
+    released, offer = make_release(workspace, found, ask)
+    if folder is not None:
+        publish_folder(released.files, folder)
+    facts = dict(released.manifest.facts)
+    lines: Sequence[str] = release_lines(released, offer, facts["gate"])
+    out.result(
+        {"release": released.id, "offer": offer.id, **facts},
+        *lines,
+        *([f"wrote the open weights to {folder}"] if folder is not None else []),
+        "Next: avocado serve",
+    )

@@ -1,0 +1,250 @@
+"""``avocado trace`` and ``verify``: where money came from, and whether all of it still holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avocado.billing.invoice import InvoiceLine
+from avocado.cli.accounts import invoice_of
+from avocado.cli.arguments import Month, this_month, workspace_here
+from avocado.cli.book import reading
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.lineage import KINDS, short, walk
+from avocado.terms.money import Money
+from avocado.workspace import Store, Workspace
+
+if TYPE_CHECKING:
+    from avocado.ledger.reader import Charge, Reader
+    from avocado.lineage import Manifest
+
+SHOWN = 5
+"""Requests of an invoice line that are listed; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of the chain: how deep, what it is, its id, and what to know of it."""
+
+    depth: int
+    role: str
+    id: str
+    facts: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        pad = "  " * self.depth
+        return [f"{pad}{self.role}  {self.id}", *(f"{pad}    {fact}" for fact in self.facts)]
+
+
+def describe(manifest: Manifest) -> Iterator[str]:
+    """What a person wants to know of an artifact, in a few lines."""
+    facts = manifest.facts
+    if manifest.kind == "base":
+        revision = f" at {facts['revision']}" if facts["revision"] else ""
+        yield f"{facts['name']}{revision}, {facts['architecture']}"
+        yield f"licence {facts['licence']}, text sha256 {facts['licence_sha256'] or 'none'}"
+    elif manifest.kind == "corpus":
+        yield f"{facts['accepted']:,} examples, {facts['tokens']:,} tokens"
+        yield from (f"source {each['name']} sha256 {each['sha256']}" for each in _files(facts))
+        licences = ", ".join(f"{name} {count:,}" for name, count in facts["licences"].items())
+        yield f"licences {licences}"
+    elif manifest.kind == "checkpoint":
+        yield f"{facts['method']}, {facts['steps']:,} steps, seed {facts['seed']}"
+        yield f"recipe sha256 {facts['recipe_sha256']}"
+    elif manifest.kind == "suite":
+        yield f"{facts['name']}, {sum(facts['items'].values()):,} items"
+    elif manifest.kind == "scorecard":
+        overall = facts["overall"]
+        yield (
+            f"base {overall['base']} of {overall['n']}, refined {overall['other']} right; "
+            f"difference in [{overall['low']:+.1%}, {overall['high']:+.1%}]"
+        )
+    elif manifest.kind == "release":
+        gate = facts["gate"]
+        yield f"{facts['name']}: gate approved its {gate['purpose']}"
+        yield from (
+            f"licence of {each['role']} {each['name']}: {each['licence']}"
+            for each in gate["licences"]
+        )
+    elif manifest.kind == "offer":
+        price = facts["price"]
+        prices = [Money(price[kind], price["currency"]) for kind in ("prompt", "completion")]
+        yield f"{facts['name']} at {prices[0]} and {prices[1]} per million tokens"
+
+
+def _files(facts: Any) -> list[dict[str, str]]:
+    return list(facts["files"])
+
+
+def artifact_links(store: Store, start: str, depth: int = 0) -> Iterator[Link]:
+    """The chain of an artifact, itself first."""
+    for step in walk(start, lambda each: store.load(each).manifest):
+        role = step.role or step.manifest.kind
+        yield Link(depth + step.depth, role, step.id, tuple(describe(step.manifest)))
+
+
+def charge_link(charge: Charge, depth: int) -> Link:
+    usage = charge.usage
+    amount = Money(charge.charge, charge.currency)
+    return Link(
+        depth,
+        "request",
+        charge.request,
+        (
+            f"{usage.prompt} prompt and {usage.completion} completion tokens, {amount}, "
+            f"journal entry {charge.seq}",
+        ),
+    )
+
+
+def line_links(
+    workspace: Workspace, reader: Reader, wanted: str, period: tuple[int, int]
+) -> Iterator[Link]:
+    """An invoice line, its requests, and the chain of the release that served them."""
+    line, tenant, currency = find_line(reader, wanted, period)
+    yield Link(
+        0,
+        "invoice line",
+        line.id,
+        (
+            f"{tenant}: {line.tokens:,} {line.kind} tokens of {line.offer} at "
+            f"{Money(line.price, currency)} per million = {Money(line.nanos, currency)}",
+            f"price version {line.price_version}",
+        ),
+    )
+    same = [
+        charge
+        for charge in reader.charges(tenant, *period)
+        if (charge.offer, charge.release, charge.price_version)
+        == (line.offer, line.release, line.price_version)
+    ]
+    yield from (charge_link(charge, 1) for charge in same[:SHOWN])
+    if len(same) > SHOWN:
+        yield Link(1, "request", f"… and {len(same) - SHOWN:,} more", ())
+    yield from release_links(workspace, line.offer, line.release, line.price_version, 1)
+
+
+def release_links(
+    workspace: Workspace, name: str, release: str, price_version: str, depth: int
+) -> Iterator[Link]:
+    """The offer under which a release was sold, and the release's chain."""
+    from avocado.release.offer import Offer
+
+    store = workspace.store
+    for each in store.ids("offer"):
+        offer = Offer.from_manifest(store.load(each).manifest)
+        if (offer.name, offer.release, offer.price.version) == (name, release, price_version):
+            yield from artifact_links(store, offer.id, depth)
+            return
+    yield from artifact_links(store, release, depth)
+
+
+def find_line(reader: Reader, wanted: str, period: tuple[int, int]) -> tuple[InvoiceLine, str, str]:
+    """(line, customer, currency) of an invoice line's id in ``period``."""
+    for page in reader.customers():
+        for line in invoice_of(reader, page.tenant, period).lines:
+            if line.id == wanted:
+                return line, page.tenant, page.currency
+    raise Refused(f"no invoice of this month has the line {wanted!r}: give its --month")
+
+
+def trace_links(workspace: Workspace, id_: str, period: tuple[int, int]) -> list[Link]:
+    """The chain behind an invoice line, a request, an artifact or a model's public name."""
+    store = workspace.store
+    if id_.partition("-")[0] in KINDS:
+        return list(artifact_links(store, store.resolve(id_)))
+    if id_ in (offers := store.pointed("offer")):
+        return list(artifact_links(store, offers[id_]))
+    with reading(workspace) as reader:
+        if id_.startswith("line-"):
+            return list(line_links(workspace, reader, id_, period))
+        hold = reader.hold(id_)
+        if hold is None:
+            raise Refused(
+                f"{id_!r} is no id of this workspace: give an invoice line, a request, a release, "
+                "a checkpoint or a model's name"
+            )
+        charge = next((c for c in reader.charges(hold.tenant) if c.request == id_), None)
+        first = (
+            charge_link(charge, 0)
+            if charge is not None
+            else Link(0, "request", id_, (f"{hold.state}: nothing was charged",))
+        )
+        chain = release_links(workspace, hold.offer, hold.release, hold.price_version, 1)
+        return [first, *chain]
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@click.option("--month", type=Month(), help="Of an invoice line; the current month if left out.")
+@with_output
+def trace(out: Output, id_: str, month: tuple[int, int] | None) -> None:
+    """Show the chain behind ID, down to the hashes of the base and the data and to the licences.
+
+    ID is an invoice line, a request, a release, a scorecard, a checkpoint, a corpus, or the public
+    name of a model.
+    """
+    links = trace_links(workspace_here(), id_, month or this_month())
+    value = [
+        {"depth": link.depth, "role": link.role, "id": link.id, "facts": list(link.facts)}
+        for link in links
+    ]
+    out.result(value, *(line for link in links for line in link.lines()))
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Replay the whole journal and compare every row.")
+@with_output
+def verify(out: Output, deep: bool) -> None:
+    """Prove the ledger's ten invariants, and that no stored file was changed.
+
+    Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
+    """
+    workspace = workspace_here()
+    store = workspace.store
+    checks = []
+    if workspace.ledger.exists():
+        from avocado.ledger.proof import prove
+
+        with reading(workspace) as reader:
+            checks = prove(reader, time.time_ns(), deep)
+    wrong: list[str] = []
+    files = 0
+    for kind in KINDS:
+        for each in store.ids(kind):
+            try:
+                artifact = store.load(each)
+            except Refused as refusal:
+                wrong += refusal.reasons
+                continue
+            files += len(artifact.manifest.files)
+            wrong += [
+                f"{short(each)}: {name} was changed" for name in store.changed_files(artifact)
+            ]
+    for check in checks:
+        mark = "ok " if check.ok else "BAD"
+        where = "" if check.ok else f"; first at entry {check.seq}: {check.detail}"
+        out.say(f"{mark} {check.number:2} {check.name} ({check.checked}){where}")
+    out.say(f"{'BAD' if wrong else 'ok '}    {files} files of artifacts hash to their manifests")
+    reasons = [
+        f"ledger invariant {check.number} is broken: {check.name} ({check.detail})"
+        for check in checks
+        if not check.ok
+    ] + wrong
+    if reasons:
+        raise Refused(*reasons)
+    value = {
+        "ok": True,
+        "ledger": [
+            {"number": check.number, "name": check.name, "checked": check.checked}
+            for check in checks
+        ],
+        "files": files,
+    }
+    if out.json:
+        out.result(value)

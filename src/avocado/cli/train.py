@@ -1,0 +1,86 @@
+"""``avocado plan`` and ``avocado train``: what a run will cost, and the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from avocado.cli.arguments import EXISTING, workspace_here
+from avocado.cli.data import freeze_corpus, place_base, recipe_base
+from avocado.cli.output import Output, with_output
+from avocado.lineage import short
+from avocado.workspace import Artifact, Workspace
+
+if TYPE_CHECKING:
+    from avocado.train.recipe import Recipe
+    from avocado.train.run import Progress, Start
+
+
+def train_recipe(
+    out: Output, workspace: Workspace, recipe: Recipe, path: Path, start: Start = "new"
+) -> Artifact:
+    """Freezes the data, trains, and keeps the checkpoint. An interrupted run can be resumed."""
+    from avocado.train.checkpoint import Checkpoint
+    from avocado.train.run import run
+
+    base_found = recipe_base(recipe, path)
+    base = place_base(workspace, base_found)
+    corpus = freeze_corpus(workspace, recipe, path, base_found)
+    run_folder = workspace.state / "runs" / f"{recipe.name}-{recipe.sha256[:12]}"
+    with workspace.store.stage() as staging, out.progress("step") as report:
+
+        def tell(progress: Progress) -> None:
+            note = (
+                f"loss {progress.loss:.3f}  {progress.tokens_per_second:,.0f} tokens/s  "
+                f"{progress.seconds_left:.0f} s left"
+            )
+            report(progress.step, progress.steps, note)
+
+        finished = run(
+            recipe,
+            base=base.files,
+            corpus=corpus.files,
+            identity=Checkpoint.parents(base.id, corpus.id),
+            folder=run_folder,
+            out=staging.folder,
+            start=start,
+            progress=tell,
+        )
+        note = dict(finished.note)
+        if recipe.evaluation is not None:
+            note["evaluation"] = str((path.parent / recipe.evaluation).resolve())
+        parents = Checkpoint.parents(base.id, corpus.id)
+        return staging.keep("checkpoint", finished.checkpoint.facts(), parents, note)
+
+
+def checkpoint_lines(checkpoint: Artifact) -> list[str]:
+    facts, note = checkpoint.manifest.facts, checkpoint.note
+    return [
+        f"{facts['method']}, {facts['steps']:,} steps, {facts['tokens']:,} tokens, "
+        f"{facts['trainable']:,} of {facts['parameters']:,} parameters trained, "
+        f"{facts['flops']:.2g} FLOP, {note['seconds']:.0f} s; final loss {facts['loss']:.4f}",
+        f"made {short(checkpoint.id)}",
+    ]
+
+
+@click.command()
+@click.argument("recipe", type=EXISTING)
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run of this recipe.")
+@click.option("--restart", is_flag=True, help="Throw the interrupted run away and begin again.")
+@with_output
+def train(out: Output, recipe: Path, resume: bool, restart: bool) -> None:
+    """Refine a base as RECIPE says: checks and freezes the data, trains, makes a checkpoint."""
+    from avocado.train.recipe import load
+
+    if resume and restart:
+        raise click.UsageError("--resume and --restart exclude each other")
+    workspace = workspace_here()
+    start: Start = "resume" if resume else "restart" if restart else "new"
+    checkpoint = train_recipe(out, workspace, load(recipe), recipe, start)
+    out.result(
+        {"checkpoint": checkpoint.id, **checkpoint.manifest.facts},
+        *checkpoint_lines(checkpoint),
+        f"Next: avocado evaluate {short(checkpoint.id)}",
+    )
