@@ -13,23 +13,34 @@ from typing import Final, Protocol
 import torch
 from transformers import DynamicCache
 
-from avocado.engine.kv_cache import Slots, is_plain, token_bytes
+from avocado.engine.kv_cache import LANES, Slots, is_plain, token_bytes
 from avocado.engine.model import CausalModel
 
 CHUNK: Final = 512
 """Prompt tokens computed in one go, so that a long prompt does not hold up the running rows."""
+
+SHORT: Final = 128
+"""Prompts up to this long are computed together, padded. Longer ones gain nothing from company, and
+attention divides its work otherwise from 192 tokens on: alone, each always gets the same sums."""
 
 
 class Prefill:
     """Prompts on their way in. Several at once only where all are short."""
 
     def __init__(
-        self, model: CausalModel, prompts: Sequence[Sequence[int]], chunk: int = CHUNK
+        self,
+        model: CausalModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        chunk: int = CHUNK,
+        pad: bool = True,
     ) -> None:
         self._model = model
         self._chunk = chunk
         self.lengths = [len(prompt) for prompt in prompts]
         width = max(self.lengths)
+        if pad:
+            width = -(-width // LANES) * LANES
         # Padding stands on the right, where causal attention never looks from a real token.
         padded = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
         self._ids = torch.tensor(padded, device=model.device)
@@ -43,12 +54,11 @@ class Prefill:
         if self._done < self._ids.shape[1]:
             self._model(piece, self.cache)
             return None
-        if len(self.lengths) == 1:
-            return self._model(piece, self.cache)[:, -1]
-        ends = sorted({length - 1 for length in self.lengths})
+        start = self._done - piece.shape[1]
+        ends = sorted({length - 1 - start for length in self.lengths})
         logits = self._model(piece, self.cache, keep=torch.tensor(ends, device=piece.device))
         return torch.stack(
-            [logits[row, ends.index(length - 1)] for row, length in enumerate(self.lengths)]
+            [logits[row, ends.index(length - 1 - start)] for row, length in enumerate(self.lengths)]
         )
 
 
@@ -133,7 +143,7 @@ class RowDecoder:
         return alone and self.rows < self._max_rows and taken <= self._budget
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
-        return Prefill(self._model, prompts, chunk=len(prompts[0]))
+        return Prefill(self._model, prompts, chunk=len(prompts[0]), pad=False)
 
     def join(self, prefill: Prefill, needs: Sequence[int]) -> None:
         self._rows.append((prefill.cache, needs[0]))
@@ -159,10 +169,10 @@ def decoder_for(model: CausalModel, max_rows: int, memory: int) -> tuple[Decoder
         The decoder, and how many tokens ``memory`` bytes hold.
     """
     with torch.inference_mode():
-        probe = Prefill(model, [[0, 0]])
+        probe = Prefill(model, [[0, 0]], pad=False)
         probe.advance()
     if not is_plain(probe.cache):
         budget = model.context_length * max_rows
         return RowDecoder(model, max_rows, budget), budget
-    budget = memory // token_bytes(probe.cache)
+    budget = memory // token_bytes(probe.cache) // LANES * LANES
     return BatchDecoder(model, probe.cache, max_rows, budget), budget

@@ -19,6 +19,10 @@ from transformers.cache_utils import DynamicLayer
 GRAIN: Final = 128
 """Capacity grows in steps of this many tokens, so that it seldom grows."""
 
+LANES: Final = 16
+"""Lengths are rounded up to a multiple of this: attention sums as many numbers at a time, and a
+row's sum then does not depend on how far its neighbours reach."""
+
 _NEVER: Final = float("-inf")
 
 
@@ -37,6 +41,10 @@ def _pairs(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values of each layer, ``[rows, heads, time, dim]``."""
     layers: list[Any] = list(cache.layers)
     return [(layer.keys, layer.values) for layer in layers]
+
+
+def _rounded(length: int, grain: int) -> int:
+    return -(-length // grain) * grain
 
 
 @dataclass(slots=True)
@@ -61,7 +69,7 @@ class Slots:
         """Drops all rows and frees the memory."""
         self._rows: list[_Row] = []
         self.longest = 0
-        """Length of the longest row in the step under way, its newest token included."""
+        """Length of the longest row in the step under way, its newest token included, rounded."""
         self._allocate(0, 0)
 
     @property
@@ -70,12 +78,13 @@ class Slots:
 
     def fits(self, needs: Sequence[int]) -> bool:
         """Whether new rows that may reach ``needs`` tokens fit beside the running ones."""
-        columns = max([row.need for row in self._rows] + list(needs))
+        columns = max([row.need for row in self._rows] + [_rounded(need, LANES) for need in needs])
         rows = self.rows + len(needs)
         return rows <= self._max_rows and rows * columns <= self._budget
 
     def join(self, prefilled: DynamicCache, lengths: Sequence[int], needs: Sequence[int]) -> None:
         """Row i of ``prefilled``, of ``lengths[i]`` tokens, joins; it may reach ``needs[i]``."""
+        needs = [_rounded(need, LANES) for need in needs]
         self._reserve(needs)
         for index, (length, need) in enumerate(zip(lengths, needs, strict=True)):
             slot = self.rows
@@ -101,7 +110,7 @@ class Slots:
         self._lengths[:rows] += 1
         for row in self._rows:
             row.length += 1
-        self.longest = max(row.length for row in self._rows)
+        self.longest = _rounded(max(row.length for row in self._rows), LANES)
         return positions, self._mask[:rows, None, None, : self.longest]
 
     def write(
@@ -137,7 +146,7 @@ class Slots:
         slots, capacity = self._mask.shape
         if rows <= slots and columns <= capacity:
             return
-        rounded = -(-columns // GRAIN) * GRAIN
+        rounded = _rounded(columns, GRAIN)
         if rows * rounded <= self._budget:
             columns = rounded
         live, old_keys, old_values, old_mask = self.rows, self.keys, self.values, self._mask

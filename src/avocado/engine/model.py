@@ -13,18 +13,21 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Cache
 
+from avocado.engine.dense_qwen import DenseQwen
 from avocado.engine.engine import EngineError
 
 
 class CausalModel:
-    """``model`` is any ``PreTrainedModel`` with a causal head, in evaluation mode."""
+    """``model`` is any ``PreTrainedModel`` with a causal head."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model.eval()
         self.config = model.config.get_text_config(decoder=True)
-        # transformers 5.24 renamed the argument, and the old name is slower and on its way out.
-        names = inspect.signature(model.forward).parameters
-        self._cache_name = "cache" if "cache" in names else "past_key_values"
+        self.device: torch.device = model.device
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.parameters = int(model.num_parameters())
+        self.context_length = int(self.config.max_position_embeddings)
+        # Where our own forward suits, transformers' model and its weights are let go of.
+        self._forward: Any = DenseQwen(model) if DenseQwen.suits(model) else _Foreign(model.eval())
 
     @classmethod
     def load(
@@ -54,23 +57,6 @@ class CausalModel:
             raise EngineError(f"{model} does not load: {error}") from error
         return cls(loaded.to(place))
 
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.model.device
-        return device
-
-    @property
-    def vocabulary(self) -> int:
-        return int(self.model.get_input_embeddings().num_embeddings)
-
-    @property
-    def parameters(self) -> int:
-        return int(self.model.num_parameters())
-
-    @property
-    def context_length(self) -> int:
-        return int(self.config.max_position_embeddings)
-
     def __call__(
         self,
         ids: torch.Tensor,
@@ -86,7 +72,29 @@ class CausalModel:
         time, all]``) default to what follows from ``cache``, which takes the new keys and values.
         ``keep``: the last so many times, or the times themselves.
         """
-        output = self.model(
+        logits: torch.Tensor = self._forward(ids, cache, positions=positions, mask=mask, keep=keep)
+        return logits
+
+
+class _Foreign:
+    """transformers' own forward, under the names that this release of it uses."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        # 5.24 renamed the argument; the old name is slower and on its way out.
+        names = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
+
+    def __call__(
+        self,
+        ids: torch.Tensor,
+        cache: Cache,
+        *,
+        positions: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        keep: int | torch.Tensor,
+    ) -> torch.Tensor:
+        output = self._model(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from avocado.engine.decoder import CHUNK, Decoder, Prefill
+from avocado.engine.decoder import CHUNK, SHORT, Decoder, Prefill
 from avocado.engine.engine import EngineError, Finish
 from avocado.engine.sampler import choose
 from avocado.engine.sequence import Sequence
@@ -105,7 +105,7 @@ class Scheduler:
         while self._waiting:
             candidate = self._waiting[0]
             width = max(width, len(candidate.ids))
-            if group and width * (len(group) + 1) > CHUNK:
+            if group and (width > SHORT or width * (len(group) + 1) > CHUNK):
                 break
             if not self._decoder.fits([each.need for each in (*group, candidate)]):
                 break
