@@ -27,17 +27,17 @@ lines = st.lists(texts, min_size=1, max_size=3).map("\n".join)
 def conversations(draw: st.DrawFn, thinking: bool = True) -> tuple[list[Message], list[Any]]:
     """System or not, one to three questions, answers with or without tools, thought and weight."""
     messages: list[Message] = []
+    tools: list[Any] = draw(st.sampled_from([[], [TOOL]]))
     if draw(st.booleans()):
         messages.append({"role": "system", "content": draw(lines)})
-    tools = [TOOL] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(lines)})
-        if tools and draw(st.booleans()):
-            call = {"name": "weather", "arguments": '{"city": "Köln"}'}
+        if draw(st.booleans()) and tools:
+            call: Any = {"name": "weather", "arguments": '{"city": "Köln"}'}
             messages.append(
                 {
                     "role": "assistant",
-                    "content": draw(st.just("") | lines),
+                    "content": draw(st.one_of(st.just(""), lines)),
                     "tool_calls": [{"type": "function", "function": call}],
                 }
             )

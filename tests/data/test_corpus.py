@@ -86,7 +86,7 @@ def test_fault_41_an_evaluation_item_in_training_is_refused(
 ) -> None:
     path = write(tmp_path / "a.jsonl", talk("something else"), talk(asked, "other answer"))
     held_out = [[{"role": "user", "content": "What is due?"}]]
-    with pytest.raises(Refused, match="a.jsonl, row 2: the evaluation asks this very question"):
+    with pytest.raises(Refused, match=r"a\.jsonl, row 2: the evaluation asks this very question"):
         freeze(seedling, path, out=tmp_path / "c", evaluation=held_out)
     assert not any((tmp_path / "c").iterdir())
     rules = Rules(64, contaminated="drop")

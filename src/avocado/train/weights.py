@@ -7,6 +7,7 @@ data or about the loop that trains.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,13 +104,14 @@ def save(model: Any, folder: Path, dtype: str, base_name: str) -> None:
 
     ``base_name`` is what an adapter's configuration calls its base: never a path of this machine.
     """
-    adapter = getattr(model, "peft_config", None)
-    if adapter is None:
+    adapted = hasattr(model, "peft_config")
+    if not adapted:
         model.to(_DTYPES[dtype])
-    else:
-        for settings in adapter.values():
-            settings.base_model_name_or_path = base_name
     model.save_pretrained(str(folder), safe_serialization=True)
+    if adapted:
+        path = folder / "adapter_config.json"
+        settings = {**json.loads(path.read_bytes()), "base_model_name_or_path": base_name}
+        path.write_text(json.dumps(settings, indent=1, sort_keys=True), "utf-8")
     for extra in ("README.md", "config.json", "generation_config.json"):
         (folder / extra).unlink(missing_ok=True)  # the base's own are what goes with the weights
 
@@ -119,10 +121,12 @@ def quietly() -> Iterator[None]:
     """Without transformers' progress bars and warnings, which would break up ours."""
     shown = transformers_logging.is_progress_bar_enabled()
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of one library about another
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if shown:
