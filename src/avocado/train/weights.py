@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from avocado.errors import Refused
@@ -89,6 +89,39 @@ def count(model: Any) -> Counts:
     lookup = 0 if head is None or table.weight is head.weight else table.weight.numel()
     trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
     return Counts(everything, trainable, everything - lookup)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's ``counts`` and the numbers of its text configuration, its weights not loaded."""
+
+    counts: Counts
+    config: Mapping[str, int]
+
+
+def shape(folder: Path, recipe: Recipe) -> Shape:
+    """Builds the model without memory for its weights (PyTorch's meta device), adapters attached.
+
+    Raises:
+        Refused: the adapter would attach to nothing.
+    """
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with torch.device("meta"), quietly():
+        build: Any = AutoModelForCausalLM.from_config
+        model = build(config, trust_remote_code=False)
+        model = attach(model, recipe.adapter) if recipe.adapter else model
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    numbers = {
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "num_hidden_layers": text.num_hidden_layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": getattr(text, "num_key_value_heads", None) or heads,
+        "head_dim": getattr(text, "head_dim", None) or text.hidden_size // heads,
+        "vocab_size": text.vocab_size,
+    }
+    return Shape(count(model), numbers)
 
 
 def stored_dtype(folder: Path) -> str:
