@@ -1,8 +1,8 @@
 """Invoice: what a customer owes for a period, line by line. Pure over the ledger's charges.
 
-A line is one release × price version × kind of token. Each charge was rounded once, when it was
-settled; its split by kind sums to it (``PriceSheet.lines``), so the lines of an invoice sum to the
-charges of the ledger exactly, and nothing is rounded here.
+A line is one release × price version × kind of token × price. Each charge was rounded once, when
+it was settled; its split by kind sums to it (``PriceSheet.lines``), so the lines of an invoice sum
+to the charges of the ledger exactly, and nothing is rounded here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from avocado.terms.price import KINDS, PriceSheet
 class InvoiceLine:
     """``requests`` used ``tokens`` of one ``kind`` at ``price`` (nano-units a million): ``nanos``.
 
-    ``id`` names tenant, period, offer, release, price version and kind, so that it is the same
-    whenever the invoice is drawn up.
+    ``price`` is what was paid: a version's batch and volume prices make lines of their own. ``id``
+    names tenant, period and all that makes the line, so that it is the same whenever the invoice
+    is drawn up.
     """
 
     id: str
@@ -62,9 +63,13 @@ class Invoice:
         }
 
 
-def line_id(tenant: str, since: int, until: int, key: tuple[str, str, str, str]) -> str:
+_Key = tuple[str, str, str, str, int]
+"""Offer, release, price version, kind of token, price."""
+
+
+def line_id(tenant: str, since: int, until: int, key: _Key) -> str:
     """``line-`` and twelve hex digits over everything that makes a line what it is."""
-    text = "\x1f".join((tenant, str(since), str(until), *key))
+    text = "\x1f".join(map(str, (tenant, since, until, *key)))
     return f"line-{sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -82,24 +87,31 @@ def draw_up(
         ValueError: a charge is not its usage at its price, or is of another currency: the ledger
             is damaged, and an invoice of it would be too.
     """
-    sums: dict[tuple[str, str, str, str], list[int]] = {}
+    sums: dict[_Key, list[int]] = {}
     total = requests = 0
     for charge in charges:
         if charge.currency != currency:
             raise ValueError(f"{charge.request} is in {charge.currency}, the book in {currency}")
-        lines = sheets[charge.price_version].lines(charge.usage)
+        sheet = sheets[charge.price_version]
+        lines = sheet.lines(charge.usage, charge.batch, charge.volume)
         if sum(line.nanos for line in lines) != charge.charge:
             raise ValueError(f"the charge of {charge.request} is not its usage at its price")
         for line in lines:
-            key = (charge.offer, charge.release, charge.price_version, line.kind)
-            sum_ = sums.setdefault(key, [0, 0, line.price, 0])
-            sum_[0] += 1
-            sum_[1] += line.tokens
-            sum_[3] += line.nanos
+            key = (charge.offer, charge.release, charge.price_version, line.kind, line.price)
+            summed = sums.setdefault(key, [0, 0, 0])
+            for place, value in enumerate((1, line.tokens, line.nanos)):
+                summed[place] += value
         total += charge.charge
         requests += 1
-    ordered = sorted(sums, key=lambda key: (key[:3], KINDS.index(key[3])))
     made = tuple(
-        InvoiceLine(line_id(tenant, since, until, key), *key, *sums[key]) for key in ordered
+        InvoiceLine(
+            line_id(tenant, since, until, key),
+            *key[:4],
+            sums[key][0],
+            sums[key][1],
+            key[4],
+            sums[key][2],
+        )
+        for key in sorted(sums, key=lambda key: (*key[:3], KINDS.index(key[3]), key[4]))
     )
     return Invoice(tenant, currency, since, until, made, requests, total)

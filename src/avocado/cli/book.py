@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from avocado.errors import Refused
 from avocado.workspace import Workspace
 
 if TYPE_CHECKING:
-    from avocado.ledger.operation import AnyOperation, AnyResult
+    from avocado.gateway.admin import Submit
     from avocado.ledger.reader import Reader
 
-    Do = Callable[[AnyOperation], AnyResult]
 
+def writing(workspace: Workspace) -> AbstractContextManager[Submit]:
+    """A function that does one operation, durably: through the server if one runs, else directly.
 
-@contextmanager
-def writing(workspace: Workspace) -> Iterator[Do]:
-    """Yields a function that does one operation, durably.
-
-    One process owns the ledger. Where a server of this workspace runs, it does the work.
+    One process owns the ledger; where a server of this workspace runs, it does the work.
     """
-    from avocado.gateway.admin import AdminClient, NotRunning
-    from avocado.ledger.errors import LedgerError, LedgerLocked
-    from avocado.ledger.ledger import open_ledger
+    from avocado.gateway.admin import reach_ledger
 
-    try:
-        client = AdminClient(workspace.admin_socket)
-    except NotRunning:
-        client = None
-    if client is not None:
-        with client:
-            yield client.submit
-        return
-    try:
-        with open_ledger(workspace.ledger) as ledger:
-            yield ledger.do_now
-    except LedgerLocked as error:
-        raise Refused(
-            f"process {error.pid} has the ledger open and takes no operations: wait for it"
-        ) from error
-    except LedgerError as error:
-        raise Refused(str(error)) from error
+    return reach_ledger(workspace.ledger, workspace.admin_socket)
 
 
 @contextmanager

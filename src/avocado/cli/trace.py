@@ -163,6 +163,7 @@ def trace_links(workspace: Workspace, id_: str, period: tuple[int, int]) -> list
     with reading(workspace) as reader:
         if id_.startswith("line-"):
             return list(line_links(workspace, reader, id_, period))
+        id_ = id_.removeprefix("chatcmpl-")  # a response's id is its request's, so dressed
         hold = reader.hold(id_)
         if hold is None:
             raise Refused(

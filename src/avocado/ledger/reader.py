@@ -57,6 +57,8 @@ class Charge:
     refunded: int
     finish: str
     batch: bool
+    volume: int
+    """The customer's tokens of that month when the request began: what its price tier rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,7 @@ def _charge(row: HoldRow) -> Charge:
         refunded=row.refunded,
         finish=row.finish or "",
         batch=bool(row.batch),
+        volume=row.volume,
     )
 
 
