@@ -92,13 +92,11 @@ class App:
         if methods is None and path.startswith(MODELS) and len(path) > len(MODELS):
             methods = self._one_model
         if methods is None:
-            raise ApiError(404, f"There is no {path[:200]}", code="unknown_url")
+            raise ApiError(404, f"There is no {path}", code="unknown_url")
         handler = methods.get(exchange.method)
         if handler is None:
             allow = ", ".join(methods)
-            raise ApiError(
-                405, f"{path[:200]} takes {allow}", code="method_not_allowed", allow=allow
-            )
+            raise ApiError(405, f"{path} takes {allow}", code="method_not_allowed", allow=allow)
         return handler
 
     async def _identify(self, exchange: Exchange) -> Caller:

@@ -14,13 +14,19 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from avocado.engine.engine import Delta, Finish, Generation
+from avocado.engine.engine import Delta, EngineError, Finish, Generation
 from avocado.gateway.errors import ApiError, internal, of_ledger, unavailable
 from avocado.gateway.exchange import Exchange
 from avocado.gateway.order import Order
 from avocado.gateway.surface import Bill, Voice
 from avocado.gateway.verdict import Charge, Ending, Release, Stop, Verdict, judge
-from avocado.ledger.errors import HoldNotOpen, InsufficientFunds, LedgerError, LedgerUnavailable
+from avocado.ledger.errors import (
+    HoldNotOpen,
+    InsufficientFunds,
+    LedgerError,
+    LedgerUnavailable,
+    SpendLimitReached,
+)
 from avocado.ledger.operation import Book, Settled
 from avocado.terms.money import Money
 from avocado.terms.price import MILLION
@@ -66,7 +72,7 @@ class PaidRequest:
         """Completion tokens whose text the client of a stream was sent."""
         self.stopped: Stop | None = None
         self.poor = False
-        """Whether the ledger refused for lack of money."""
+        """Whether the ledger refused because the customer may not spend that much."""
         self.task: asyncio.Task[None] | None = None
         self._book = book
         self._insist = insist
@@ -94,6 +100,11 @@ class PaidRequest:
             if self.stage is Stage.SERVING and self.task is not None:
                 self.task.cancel()
 
+    def cut_off(self) -> None:
+        """The client does not take the last bytes; the money is not touched by that."""
+        if self.stage is Stage.CLOSING and self.sending and self.task is not None:
+            self.task.cancel()
+
     def give_up_hold(self) -> None:
         """The ledger did not answer in time: the client hears so, the hold is voided."""
         if self.stage is Stage.HOLDING and not self._overdue and self.task is not None:
@@ -116,7 +127,7 @@ class PaidRequest:
         try:
             await self._book.hold(self.order.hold)
         except LedgerError as error:
-            self.poor = isinstance(error, InsufficientFunds)
+            self.poor = isinstance(error, InsufficientFunds | SpendLimitReached)
             refusal = _refused(error, self.order)
         except asyncio.CancelledError:
             if not self._overdue:
@@ -153,7 +164,8 @@ class PaidRequest:
             self.stopped = self.stopped or Stop.SHUTDOWN
         except Exception as error:
             failure = error
-            log.warning("request %s: the engine failed: %r", self.exchange.id, error)
+            bug = not isinstance(error, EngineError)
+            log.warning("request %s: engine: %r", self.exchange.id, error, exc_info=bug)
         self.stage = Stage.CLOSING
         usage = finish.usage if finish else await self._let_go()
         return Ending(usage, finish, failure, self.stopped, self._open)
@@ -209,13 +221,12 @@ class PaidRequest:
         if verdict.error is not None:
             await self._tell(verdict.error, bill)
         elif not self.order.ask.stream:
-            await self.exchange.reply(
-                200, self._voice.whole("".join(self._text), verdict.reason, bill)
-            )
+            whole = self._voice.whole("".join(self._text), verdict.reason, bill)
+            await self._end_with(self.exchange.reply(200, whole))
         else:
             if not self._open:
                 await self._write(b"")
-            await self.exchange.close_stream(self._voice.last(verdict.reason, bill))
+            await self._end_with(self.exchange.close_stream(self._voice.last(verdict.reason, bill)))
 
     async def _tell(self, error: ApiError, bill: Bill | None = None) -> None:
         """An error: a status while nothing was sent, else the last event of the stream."""
@@ -225,9 +236,20 @@ class PaidRequest:
         if self.stopped in (Stop.DISCONNECT, Stop.STALLED):
             exchange.hang_up()
         elif self._open:
-            await exchange.close_stream(self._voice.broken(error, bill))
+            await self._end_with(exchange.close_stream(self._voice.broken(error, bill)))
         else:
-            await exchange.refuse(error)
+            await self._end_with(exchange.refuse(error))
+
+    async def _end_with(self, sent: Awaitable[None]) -> None:
+        """The last bytes. A client that does not take them is cut off by the watch."""
+        self.sending, self.moved = True, time.monotonic()
+        try:
+            await sent
+        except asyncio.CancelledError:
+            _uncancel()
+            self.exchange.hang_up()
+        finally:
+            self.sending = False
 
     async def _settle(self, verdict: Charge) -> Settled | None:
         """The settlement, durable. While the ledger is away the client is told so and it is tried

@@ -78,7 +78,8 @@ class Desk:
             voice,
             lambda: engine.generate(order.prompt, order.sampling),
         )
-        if not self._is_poor(order.hold.tenant):
+        # A likely refusal, or a likely duplicate, takes its hold before it takes engine time.
+        if order.hold.idempotency_key is None and not self._is_poor(order.hold.tenant):
             try:
                 request.start_engine()
             except (EngineError, PromptTooLong) as error:
@@ -124,7 +125,9 @@ class Desk:
                 if waited > limits.hold_seconds - TICK_SECONDS:
                     request.give_up_hold()
                 continue
-            if request.stage is not Stage.SERVING:
+            if request.stage is Stage.CLOSING:
+                if request.sending and waited > limits.stall_seconds:
+                    request.cut_off()
                 continue
             if request.sending and waited > limits.stall_seconds:
                 request.stop(Stop.STALLED)

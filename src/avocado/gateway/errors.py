@@ -6,6 +6,8 @@ means the same on every surface: 402 is money, 429 is rate, 503 is us. Knows not
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from avocado.data.chat import RenderError
@@ -24,6 +26,10 @@ from avocado.ledger.errors import (
     UnknownKey,
     UsageBeyondHold,
 )
+
+MAX_MESSAGE: Final = 1000
+MAX_PARAM: Final = 200
+"""Characters of what a client sent that an error may repeat to it."""
 
 
 class ApiError(Exception):
@@ -45,10 +51,10 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message[:MAX_MESSAGE]
         self.type = type
         self.code = code
-        self.param = param
+        self.param = param[:MAX_PARAM] if param else param
         self.retry_after = retry_after
         self.allow = allow
 

@@ -23,7 +23,7 @@ class Limits:
     """What a request gets that names no maximum, or what the context leaves if that is less."""
     hold_seconds: float = 0.7
     """How long the ledger may take to acknowledge a hold; then 503."""
-    idle_seconds: float = 60.0
+    idle_seconds: float = 120.0
     """How long an engine may produce nothing; then 504."""
     stall_seconds: float = 30.0
     """How long a client may read nothing of its stream; then it is cut off."""

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from avocado.data.chat import Prompt
+from avocado.data.chat import Prompt, RenderError
 from avocado.engine.engine import Engine, Sampling
 from avocado.gateway.errors import bad_request, of_engine
 from avocado.gateway.exchange import Exchange, idempotency_key
@@ -53,7 +53,7 @@ async def take(
             prompt = engine.prepare(ask.chat)
         else:
             prompt = await asyncio.to_thread(engine.prepare, ask.chat)
-    except ValueError as error:
+    except RenderError as error:
         raise of_engine(error) from error
     sampling = Sampling(
         max_tokens=bound(ask.max_tokens, len(prompt.ids), engine.context_length, limits),

@@ -135,19 +135,14 @@ class _Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        await self._admin.start()
         helpers = [
             loop.create_task(self._app.desk.watch()),
             loop.create_task(self._app.log.run()),
         ]
-        serving = loop.create_task(self._server.serve(sockets=[self._listener]))
         try:
-            await self._announce(serving)
-            await self._until_told(serving)
-            await self._drain()
+            await self._admin.start()
+            await self._serve()
         finally:
-            self._server.should_exit = True
-            await serving
             for helper in helpers:
                 helper.cancel()
             self._app.log.flush()
@@ -155,10 +150,20 @@ class _Process:
             for engine in self._engines.values():
                 await engine.close()
 
+    async def _serve(self) -> None:
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
+        try:
+            await self._announce(serving)
+            await self._until_told(serving)
+            await self._drain()
+        finally:
+            self._server.should_exit = True
+            await serving
+
     def _signalled(self) -> None:
         (self._told_twice if self._told.is_set() else self._told).set()
 
-    async def _announce(self, serving: asyncio.Task[None]) -> None:
+    async def _announce(self, serving: asyncio.Future[None]) -> None:
         while not self._server.started:
             if serving.done():
                 await serving
@@ -168,7 +173,7 @@ class _Process:
         shown = f"[{host}]" if ":" in host else host
         self._on_ready(f"http://{shown}:{port}")
 
-    async def _until_told(self, serving: asyncio.Task[None]) -> None:
+    async def _until_told(self, serving: asyncio.Future[None]) -> None:
         told = asyncio.ensure_future(self._told.wait())
         await asyncio.wait((told, serving), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()

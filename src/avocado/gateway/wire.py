@@ -153,7 +153,7 @@ def _misfit(said: str) -> ApiError:
     unknown = _UNKNOWN.search(said)
     if unknown is not None:
         name = ".".join(part for part in (unknown.group(2), unknown.group(1)) if part)
-        return bad_request(f"Unknown parameter: {name!r}", name[:200], "unknown_parameter")
+        return bad_request(f"Unknown parameter: {name!r}", name, "unknown_parameter")
     missing = _MISSING.search(said)
     if missing is not None:
         name = ".".join(part for part in (missing.group(2), missing.group(1)) if part)
