@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from avocado.cli.arguments import EXISTING, workspace_here
+from avocado.cli.arguments import EXISTING, Amount, workspace_here
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
 from avocado.cli.output import Output, with_output
 from avocado.lineage import short
+from avocado.terms.money import Money
 from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
@@ -84,3 +85,51 @@ def train(out: Output, recipe: Path, resume: bool, restart: bool) -> None:
         *checkpoint_lines(checkpoint),
         f"Next: avocado evaluate {short(checkpoint.id)}",
     )
+
+
+@click.command()
+@click.argument("recipe", type=EXISTING)
+@click.option(
+    "--probe",
+    type=click.IntRange(0, 100),
+    default=0,
+    metavar="STEPS",
+    help="Time so many real steps on this machine.",
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="Believe this speed instead of measuring it.",
+)
+@click.option("--price-per-hour", type=Amount(), help="Of the machine: adds the cost.")
+@with_output
+def plan(
+    out: Output,
+    recipe: Path,
+    probe: int,
+    tokens_per_second: float | None,
+    price_per_hour: Money | None,
+) -> None:
+    """Say what RECIPE will take in tokens, FLOPs, memory, time and money. Nothing is trained.
+
+    Its data is checked and frozen, so that tokens are counted from the very rows of the run.
+    """
+    from avocado.train.plan import plan as make_plan
+    from avocado.train.recipe import load
+
+    if price_per_hour is not None and not (probe or tokens_per_second):
+        raise click.UsageError("--price-per-hour needs a time: --probe or --tokens-per-second")
+    workspace = workspace_here()
+    loaded = load(recipe)
+    base = recipe_base(loaded, recipe)
+    place_base(workspace, base)
+    corpus = freeze_corpus(workspace, loaded, recipe, base)
+    planned = make_plan(
+        loaded,
+        base=base.folder,
+        corpus=corpus.files,
+        probe_steps=probe,
+        tokens_per_second=tokens_per_second,
+        price_per_hour=price_per_hour,
+    )
+    out.result(planned.to_json(), *planned.lines())
