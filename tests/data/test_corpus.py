@@ -12,7 +12,7 @@ from avocado.data import corpus
 from avocado.data.chat import ChatTemplate
 from avocado.data.checks import Report, Rules
 from avocado.errors import Refused
-from avocado.lineage import Manifest, digest_folder
+from avocado.lineage import Manifest, digest_file, digest_folder
 
 
 def talk(question: str, answer: str = "yes", **more: Any) -> dict[str, Any]:
@@ -62,7 +62,9 @@ def test_a_corpus_reads_back_in_order_and_is_counted(
     assert [each.user_texts for each in back] == [("wie?",), ("why?",)]
     assert frozen.report.languages == {"de": 1, "und": 1}
     assert frozen.report.licences == {"CC0-1.0": 1, "MIT": 1}
-    assert frozen.report.sources == {"a.jsonl": 1, "letters": 1}
+    assert frozen.report.sources == frozen.facts["sources"] == {"a.jsonl": 1, "letters": 1}
+    digest = digest_file(tmp_path / "a.jsonl")
+    assert frozen.facts["files"] == [{"name": "a.jsonl", "sha256": digest}]
     made = [row for each in back for row in seedling.rows(each.messages)]
     assert frozen.report.tokens == sum(len(row.ids) for row in made)
     assert frozen.report.trained == sum(row.trained for row in made)
@@ -92,6 +94,18 @@ def test_fault_41_an_evaluation_item_in_training_is_refused(
     rules = Rules(64, contaminated="drop")
     kept = freeze(seedling, path, out=tmp_path / "d", rules=rules, evaluation=held_out).report
     assert (kept.accepted, kept.rejected) == (1, {"in the evaluation": 1})
+
+
+def test_a_frozen_corpus_can_be_held_against_a_later_evaluation(
+    seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", talk("something else"), talk("What is due?"))
+    freeze(seedling, path, out=tmp_path / "c")
+    asked = [{"role": "user", "content": "what is DUE?"}]
+    assert corpus.contamination(tmp_path / "c", [asked]) == ["a.jsonl, row 2"]
+    answered = [{"role": "user", "content": "Hello"}, *talk("what is due?")["messages"][:1]]
+    assert corpus.contamination(tmp_path / "c", [answered]) == ["a.jsonl, row 2"]
+    assert not corpus.contamination(tmp_path / "c", [[{"role": "user", "content": "due?"}]])
 
 
 def test_contamination_is_found_in_a_later_turn(seedling: ChatTemplate, tmp_path: Path) -> None:

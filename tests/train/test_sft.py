@@ -18,6 +18,7 @@ from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
 
 MakeRecipe = Callable[..., Recipe]
+IM_END, PAD = 2041, 2039
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,33 @@ def test_the_plain_loss_equals_trls_fused_head(
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
+def test_a_mixture_of_experts_keeps_trls_loss_with_its_router_part(
+    template: ChatTemplate, rows: sequences.Sequences, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        vocab_size=2048,
+        hidden_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+        pad_token_id=PAD,
+        eos_token_id=IM_END,
+    )
+    torch.manual_seed(0)
+    model: Any = Qwen3MoeForCausalLM(config)
+    model.save_pretrained(tmp_path / "moe")
+    recipe = make_recipe(steps=6, batch=8, micro_batch=4)
+    trainer, logged = assemble(recipe, tmp_path / "moe", template, rows, tmp_path / "run")
+    assert not trainer._plain_loss
+    trainer.train()
+    assert logged[-1]["loss"] < logged[0]["loss"]
+
+
 def test_lora_trains_adapters_on_every_linear_layer_and_nothing_else(
     base: Path, make_recipe: MakeRecipe
 ) -> None:
@@ -137,9 +165,6 @@ def test_lora_that_attaches_to_nothing_is_refused(base: Path, make_recipe: MakeR
     recipe = make_recipe('method = "lora"\nlora = {targets = ["q_proj", "query_key_value"]}')
     with pytest.raises(Refused, match="no module 'query_key_value'"):
         weights.load_model(base, recipe)
-
-
-IM_END, PAD = 2041, 2039
 
 
 @pytest.mark.parametrize(

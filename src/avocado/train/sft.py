@@ -25,6 +25,9 @@ from avocado.train.sequences import Order, Sequences
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
+PLAIN_HEADS: Final = ("qwen2", "qwen3")
+"""Model types whose logits are head(hidden) and nothing else: no scale, no cap, no router loss."""
+
 Log = Callable[[int, dict[str, float]], None]
 """Called after each step with its number and ``loss``, ``learning_rate`` and ``grad_norm``."""
 
@@ -60,10 +63,14 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
         self._run_folder = run_folder
-        self._plain_loss = self.args.device.type == "cpu"
+        base = self.accelerator.unwrap_model(self.model)
+        base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        self._plain_loss = (
+            self.args.device.type == "cpu"
+            and base.config.model_type in PLAIN_HEADS
+            and not self.aux_loss_enabled
+        )
         if self._plain_loss:
-            base = self.accelerator.unwrap_model(self.model)
-            base = base.get_base_model() if hasattr(base, "get_base_model") else base
             base.forward = MethodType(_summed_loss, base)
 
     def _send_telemetry(self) -> None:
