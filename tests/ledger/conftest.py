@@ -35,6 +35,7 @@ class Desk:
 
     def __init__(self, target: Path | str) -> None:
         self.target = target
+        self._home = target.parent if isinstance(target, Path) else Path()
         self.clock = ManualClock()
         self.sheet = SHEET
         self.ledger = open_ledger(target, self.clock)
@@ -107,7 +108,7 @@ class Desk:
     def crash(self) -> Ledger:
         """The process dies: what is durable now is all that the next one finds."""
         if isinstance(self.target, Path):
-            after = self.target.parent / f"after-{next(self._numbers)}"
+            after = self._home / f"after-{next(self._numbers)}"
             after.mkdir()
             for name in (self.target.name, f"{self.target.name}-wal"):
                 shutil.copy(self.target.with_name(name), after / name)
@@ -213,6 +214,21 @@ def desk(target: Path | str) -> Iterator[Desk]:
     desk = Desk(target)
     yield desk
     desk.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_desk(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Desk]:
+    """Makes desks on empty books, on each store in turn; whoever makes one closes it."""
+    numbers = itertools.count()
+
+    def make() -> Desk:
+        if request.param == "sqlite":
+            folder = tmp_path / f"desk-{next(numbers)}"
+            folder.mkdir()
+            return Desk(folder / "book.db")
+        return Desk(request.getfixturevalue("server").database())
+
+    return make
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,6 +146,7 @@ class SqliteStore:
         self.epoch = epoch
         self._vfs = vfs
         self._pages = 0
+        self.checkpoint_pages = _CHECKPOINT_PAGES
         self._lock = Lock(path)
         try:
             self._connect()
@@ -160,6 +162,8 @@ class SqliteStore:
             flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
             self._db = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
             self._db.set_busy_timeout(2000)
+            if self._vfs is not None:
+                self._db.pragma("locking_mode", "exclusive")  # a log without shared memory
             mode = self._db.pragma("journal_mode", "wal")
             if mode != "wal":
                 raise LedgerUnavailable(f"{self.path} cannot use a write-ahead log here ({mode})")
@@ -167,7 +171,7 @@ class SqliteStore:
             self._db.pragma("foreign_keys", 1)
             self._db.set_wal_hook(self._grown)
             self._migrate()
-            chain.check_tail(self._rows)
+            chain.check_tail(self.rows)
             self._state = self._fresh_state()
 
     def _migrate(self) -> None:
@@ -184,11 +188,11 @@ class SqliteStore:
                     self._db.execute(statement)
                 self._db.pragma("user_version", version)
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+    def rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         return self._db.execute(sql, tuple(values))
 
     def _fresh_state(self) -> State:
-        seq, digest = chain.head(self._rows)
+        seq, digest = chain.head(self.rows)
         return State(seq, digest, self)
 
     def _begin_epoch(self, at: int) -> None:
@@ -216,7 +220,7 @@ class SqliteStore:
             "SELECT coalesce(sum(CASE state WHEN 'open' THEN amount ELSE charge - refunded END), 0)"  # noqa: S608
             f" FROM hold WHERE {column} = ? AND opened >= ?"
         )
-        return int(next(self._rows(sql, (value, since)))[0])
+        return int(next(self.rows(sql, (value, since)))[0])
 
     # -- Store -----------------------------------------------------------------------------------
 
@@ -280,8 +284,13 @@ class SqliteStore:
             self._state = State()  # begin() fails too, and the writer reopens
 
     def reopen(self) -> None:
-        self._db.close(True)
+        self._disconnect()
         self._connect()
+
+    def _disconnect(self) -> None:
+        if hasattr(self, "_db"):
+            with suppress(apsw.Error):  # the last checkpoint failed; the log has it all
+                self._db.close(True)
 
     def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
         self._pages = pages
@@ -289,7 +298,7 @@ class SqliteStore:
 
     def tidy(self) -> None:
         """Moves the log into the database file when it has grown; nobody waits for it."""
-        if self._pages >= _CHECKPOINT_PAGES:
+        if self._pages >= self.checkpoint_pages:
             with _translated():
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._pages = 0
@@ -313,6 +322,5 @@ class SqliteStore:
             return [str(row[0]) for row in rows]
 
     def close(self) -> None:
-        if hasattr(self, "_db"):
-            self._db.close(True)
+        self._disconnect()
         self._lock.release()
