@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +95,14 @@ def test_the_schema_names_every_key() -> None:
 def test_fixture_recipes_are_real(make_recipe: Callable[..., Recipe]) -> None:
     assert make_recipe('method = "lora"', steps=3).adapter is not None
     assert make_recipe(steps=3).adapter is None
+
+
+def test_recipes_plans_and_checks_load_without_torch() -> None:
+    """`avocado --help` and a refused recipe must answer at once."""
+    script = (
+        "import sys; import avocado.train.run, avocado.train.plan, avocado.train.base, "
+        "avocado.data.corpus; "
+        "print([name for name in ('torch', 'transformers', 'numpy', 'trl') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"[]\n"

@@ -225,7 +225,7 @@ def test_half_a_training_checkpoint_is_never_taken_for_a_whole_one(
         save(self, folder)
 
     monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Refused, match=r"step 8 cannot be written \(.*No space left on device"):
         train(make_recipe(), base, corpus_folder, tmp_path)
     assert not (tmp_path / "out").exists()
     assert "checkpoint-4" in names(tmp_path / "run")
@@ -261,6 +261,28 @@ def test_fault_42_killed_while_the_result_is_written(
     assert resumed.note["resumed_from_step"] == 12
     assert digest_folder(tmp_path / "out") == digest_folder(tmp_path / "whole" / "out")
     assert resumed.checkpoint == whole.checkpoint
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("write failed")])
+def test_a_result_that_cannot_be_written_is_refused_and_resumed(
+    error: Exception,
+    base: Path,
+    corpus_folder: Path,
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from avocado.train import weights
+
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(weights, "save", full)
+        with pytest.raises(Refused, match="the checkpoint cannot be written"):
+            train(make_recipe(steps=4), base, corpus_folder, tmp_path)
+    assert names(tmp_path) == ["run"]
+    assert train(make_recipe(steps=4), base, corpus_folder, tmp_path, start="resume").note
 
 
 def test_a_checkpoint_is_never_written_over_another(

@@ -201,16 +201,16 @@ def _write_result(trainer: RowsTrainer, recipe: Recipe, dtype: str, base: Path, 
 
     building = out.with_name(f".{out.name}.building")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     try:
-        weights.save(trainer.model, building, dtype, base_name=recipe.base)
-        for path in sorted(base.iterdir()):
-            if path.is_file() and path.name.startswith(_KEPT):
-                shutil.copyfile(path, building / path.name)
-        building.rename(out)
-    except BaseException:
+        with weights.writing("the checkpoint"):
+            building.mkdir(parents=True)
+            weights.save(trainer.model, building, dtype, base_name=recipe.base)
+            for path in sorted(base.iterdir()):
+                if path.is_file() and path.name.startswith(_KEPT):
+                    shutil.copyfile(path, building / path.name)
+            building.rename(out)
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
 
 
 def _note(

@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.errors import Refused
+from avocado.train import weights
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
 from avocado.train.sequences import Order, Sequences
@@ -90,16 +91,20 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
         return summed * self.accelerator.num_processes / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Without TRL's entropy and accuracy, which the plain loss doesn't compute."""
-        Trainer.log(self, logs, start_time)
+        """The plain loss comes without TRL's entropy and accuracy."""
+        if self._plain_loss:
+            Trainer.log(self, logs, start_time)
+        else:
+            super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Under a temporary name until it is complete, and without TRL's model card."""
-        building = self._run_folder.building()
-        self.args.output_dir = str(building)
-        Trainer._save_checkpoint(self, model, trial)
         step = self.state.global_step
-        self._run_folder.keep(building / f"checkpoint-{step}", step)
+        with weights.writing(f"the training checkpoint of step {step}"):
+            building = self._run_folder.building()
+            self.args.output_dir = str(building)
+            Trainer._save_checkpoint(self, model, trial)
+            self._run_folder.keep(building / f"checkpoint-{step}", step)
 
 
 class _Steps(TrainerCallback):

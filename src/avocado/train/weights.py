@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -147,6 +148,22 @@ def save(model: Any, folder: Path, dtype: str, base_name: str) -> None:
         path.write_text(json.dumps(settings, indent=1, sort_keys=True), "utf-8")
     for extra in ("README.md", "config.json", "generation_config.json"):
         (folder / extra).unlink(missing_ok=True)  # the base's own are what goes with the weights
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turns what a full or broken disk makes PyTorch and safetensors raise into one sentence.
+
+    Raises:
+        Refused: ``what`` could not be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refused(
+            f"{what} cannot be written ({said}): make room, then go on with --resume"
+        ) from error
 
 
 @contextmanager
