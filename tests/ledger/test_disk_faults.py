@@ -150,8 +150,10 @@ class DiskFile:
         if fault == "kill":
             self.disk.die()
         if fault in ("sync error", "write error", "full"):
+            self.file.pending = []  # the kernel calls the pages clean, but they never arrived
             raise apsw.IOError("the sync failed")
-        self.file.durable = bytearray(self.file.seen)
+        for offset, piece in self.file.pending:
+            apply(self.file.durable, offset, piece)
         self.file.pending = []
 
     def xFileSize(self) -> int:

@@ -8,7 +8,13 @@ from typing import Protocol, TypeAlias
 from avocado.ledger import failpoint, load
 from avocado.ledger import operation as o
 from avocado.ledger.book import AnyInternal, decide
-from avocado.ledger.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
+from avocado.ledger.errors import (
+    Duplicate,
+    HoldNotOpen,
+    LedgerCorrupt,
+    LedgerError,
+    LedgerUnavailable,
+)
 from avocado.ledger.holds import Now
 from avocado.ledger.state import State
 
@@ -27,6 +33,9 @@ class Store(Protocol):
 
     def write(self, state: State) -> None:
         """Writes the state's journal entries and touched rows, each under its guard."""
+
+    def touch(self) -> None:
+        """Writes something that means nothing, so that the commit has something to sync."""
 
     def commit(self) -> None:
         """Returns when the transaction is durable."""
@@ -102,6 +111,8 @@ def _attempt(
         except Exception as error:
             raise _Poison(index, error) from error
     store.write(state)
+    if not state.written and any(_repeats(outcome) for outcome in outcomes):
+        store.touch()
     if failpoint.armed:
         _pass_by("before", operations)
     store.commit()
@@ -109,6 +120,17 @@ def _attempt(
     if failpoint.armed:
         _pass_by("after", operations)
     return outcomes
+
+
+def _repeats(outcome: Outcome) -> bool:
+    """Whether an outcome tells of an earlier commit, which may have failed after it was visible.
+
+    Such news must not go out before that commit is durable, so a batch of nothing else writes
+    something: its own commit, once durable, covers all earlier ones.
+    """
+    if isinstance(outcome, LedgerError):
+        return isinstance(outcome, Duplicate | HoldNotOpen)
+    return outcome.replayed
 
 
 def _pass_by(when: str, operations: Sequence[AnyInternal]) -> None:

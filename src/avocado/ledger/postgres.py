@@ -274,6 +274,10 @@ class PostgresStore:
         else:
             run(_UPDATE[kind], (_json([rows[key] for key in changed]),), len(changed))
 
+    def touch(self) -> None:
+        with _translated():
+            self._db.execute("UPDATE epoch SET beat = beat + 1 WHERE id = %s", (self.epoch,))
+
     def commit(self) -> None:
         with _translated():
             self._db.execute("COMMIT")

@@ -196,6 +196,7 @@ class SqliteStore:
         return State(seq, digest, self)
 
     def _begin_epoch(self, at: int) -> None:
+        """Its commit syncs the log, so what a dead process left there unsynced is durable too."""
         process = f"{os.getpid()}@{socket.gethostname()}"
         with _translated(), self._db:
             self._db.execute("UPDATE epoch SET ended = ? WHERE ended IS NULL", (self.epoch,))
@@ -271,6 +272,10 @@ class SqliteStore:
         if self._db.total_changes() - before != len(values):
             raise LedgerCorrupt(f"a guard did not hold: {sql.split(' SET ')[0]}")
 
+    def touch(self) -> None:
+        with _translated():
+            self._db.execute("UPDATE epoch SET beat = beat + 1 WHERE id = ?", (self.epoch,))
+
     def commit(self) -> None:
         with _translated():
             self._db.execute("COMMIT")
@@ -284,8 +289,18 @@ class SqliteStore:
             self._state = State()  # begin() fails too, and the writer reopens
 
     def reopen(self) -> None:
+        """Connects afresh, and trusts nothing that a failed commit may have left in the log.
+
+        A commit that failed half-way can look committed to the next reader of the log without being
+        on the disk; after a failed sync the kernel may even call such pages clean. A later answer
+        must not be built on that. So everything moves to the database file, and is synced there.
+        """
         self._disconnect()
         self._connect()
+        with _translated():
+            left, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if left != moved:
+            raise LedgerUnavailable("a reader keeps the log from being made durable; it waits")
 
     def _disconnect(self) -> None:
         if hasattr(self, "_db"):
