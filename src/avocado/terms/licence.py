@@ -70,17 +70,12 @@ def _facts() -> Mapping[str, Any]:
 @cache
 def licences() -> Mapping[str, Licence]:
     """Every licence that we have read, by SPDX id (or ``LicenseRef-…``)."""
-    return {
-        key: Licence(
-            id=key,
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in entry.items()
-            },
-        )
-        for key, entry in _facts().items()
-        if key != "checkpoints"
-    }
+    return {key: _licence(key, entry) for key, entry in _facts().items() if key != "checkpoints"}
+
+
+def _licence(key: str, entry: Mapping[str, Any]) -> Licence:
+    lists = ("terms_sha256", "notices")
+    return Licence(id=key, **{**entry, **{name: tuple(entry.get(name, ())) for name in lists}})
 
 
 def licence_of_checkpoint(repository: str) -> str | None:
