@@ -111,7 +111,7 @@ def test_the_fast_forward_equals_that_of_transformers(architecture: str, tiny: T
         close(fast(following, cache), expected)
 
 
-@pytest.mark.parametrize("change", ["gelu", "sliding", "dynamic", "half"])
+@pytest.mark.parametrize("change", ["gelu", "sliding", "dynamic", "half", "endless"])
 def test_what_it_does_not_compute_is_left_to_transformers(change: str, tiny: Tiny) -> None:
     model = plain(tiny("qwen3"))
     if change == "gelu":
@@ -120,6 +120,8 @@ def test_what_it_does_not_compute_is_left_to_transformers(change: str, tiny: Tin
         model.config.layer_types = ["sliding_attention", *model.config.layer_types[1:]]
     elif change == "dynamic":
         model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    elif change == "endless":
+        model.config.max_position_embeddings = 2**20
     else:
         model = model.bfloat16()
     assert not DenseQwen.suits(model)
@@ -127,8 +129,8 @@ def test_what_it_does_not_compute_is_left_to_transformers(change: str, tiny: Tin
 
 @torch.inference_mode()
 def test_a_row_gets_the_same_bits_in_any_company(tiny: Tiny) -> None:
-    """Stronger than what is promised. Seen on AVX-512; where it is not so, the logits of a row still
-    agree to the last digits."""
+    """Stronger than what is promised. Seen on AVX-512; where it is not so, the logits of a row
+    still agree to the last digits."""
     draw = random.Random(4)
     steps = [draw.randrange(300) for _ in range(40)]
     prompt = [draw.randrange(300) for _ in range(21)]

@@ -21,6 +21,8 @@ from avocado.engine.linear import Linear
 ARCHITECTURES: Final = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FIXED_ROPE: Final = ("default", "linear", "yarn", "llama3")
 """Kinds of rotary embedding whose angles depend on the position alone."""
+LONGEST: Final = 2**18
+"""Positions that the table of angles may have; at 128 dimensions, a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class DenseQwen:
             and set(config.layer_types) == {"full_attention"}
             and config.rope_parameters["rope_type"] in FIXED_ROPE
             and config.hidden_act == "silu"
+            and config.max_position_embeddings <= LONGEST
         )
 
     def __init__(self, model: Any) -> None:

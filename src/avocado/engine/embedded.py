@@ -139,7 +139,7 @@ class EmbeddedEngine:
         stream = Stream(length, lambda: self._cancel(sequence))
         with self._door:
             if self._broken is not None:
-                raise self._broken
+                raise EngineError(str(self._broken))
             if self._closing:
                 raise EngineError("the engine is closed")
             if len(self._inbox) + self._scheduler.waiting >= self._max_queue:

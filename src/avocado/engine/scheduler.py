@@ -133,7 +133,7 @@ class Scheduler:
             self._running[row] = last
 
     def _fail(self, sequences: list[Sequence], error: Exception) -> None:
-        if not isinstance(error, EngineError):
-            error = EngineError(f"the model failed: {type(error).__name__}: {error}")
+        known = isinstance(error, EngineError)
+        text = str(error) if known else f"the model failed: {type(error).__name__}: {error}"
         for each in sequences:
-            self._say(each, error)
+            self._say(each, EngineError(text))  # one each: raising adds to an error's traceback

@@ -22,11 +22,11 @@ SHOWN: Final = 30
 
 _STYLE = """
 :root { color-scheme: light dark;
-  --ink: light-dark(#1d2a1c, #e4ebdf); --soft: light-dark(#5d6b5a, #9dab98);
-  --page: light-dark(#fbfcf8, #14190f); --card: light-dark(#fff, #1c2317);
-  --line: light-dark(#dfe5d8, #333d2c); --base: light-dark(#a9b3a4, #66725f);
-  --good: light-dark(#3f7d2c, #8fce72); --bad: light-dark(#b3372c, #f0887c);
-  --unsure: light-dark(#96700f, #e0b84f); }
+  --ink: #1d2a1c; --soft: #5d6b5a; --page: #fbfcf8; --card: #fff; --line: #dfe5d8;
+  --base: #a9b3a4; --good: #3f7d2c; --bad: #b3372c; --unsure: #96700f }
+@media (prefers-color-scheme: dark) { :root {
+  --ink: #e4ebdf; --soft: #9dab98; --page: #14190f; --card: #1c2317; --line: #333d2c;
+  --base: #66725f; --good: #8fce72; --bad: #f0887c; --unsure: #e0b84f } }
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--page);
   color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
