@@ -94,6 +94,13 @@ def test_the_table_has_a_row_a_language_and_says_what_is_undecided() -> None:
     assert [line.split()[-1] for line in lines[1:4]] == ["better", "undecided", "worse"]
 
 
+def test_a_language_that_lost_is_named_at_the_top_even_of_a_gain() -> None:
+    suite, base, other = results({"de": (0.1, 0.95), "fr": (0.1, 0.95), "zh": (0.9, 0.2)})
+    html = page(card(suite, base, other), suite, base, other)
+    assert html.index("points better than its base") < html.index("Worse than its base in: zh.")
+    assert "Worse than" not in page(card(suite, base, base), suite, base, base)
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -7,11 +7,14 @@ requests or sampling.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, Cache
+from transformers.utils import logging
 
 from avocado.engine.dense_qwen import DenseQwen
 from avocado.engine.engine import EngineError
@@ -42,17 +45,18 @@ class CausalModel:
         """
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(model),
-                dtype=torch.float32 if place == "cpu" else "auto",
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-            if adapter is not None:
-                from peft import PeftModel
+            with _without_bars():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    str(model),
+                    dtype=torch.float32 if place == "cpu" else "auto",
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                )
+                if adapter is not None:
+                    from peft import PeftModel
 
-                tuned = PeftModel.from_pretrained(loaded, str(adapter), use_safetensors=True)
-                loaded = tuned.merge_and_unload()
+                    tuned = PeftModel.from_pretrained(loaded, str(adapter), use_safetensors=True)
+                    loaded = tuned.merge_and_unload()
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineError(f"{model} does not load: {error}") from error
         return cls(loaded.to(place))
@@ -74,6 +78,19 @@ class CausalModel:
         """
         logits: torch.Tensor = self._forward(ids, cache, positions=positions, mask=mask, keep=keep)
         return logits
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Progress is for the command line to show, not for a library's standard error."""
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 class _Foreign:

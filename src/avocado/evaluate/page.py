@@ -40,7 +40,8 @@ th, td { padding: .45rem .8rem; text-align: right; border-bottom: 1px solid var(
   white-space: nowrap }
 th { font-weight: 600; color: var(--soft); font-size: .85rem }
 th:first-child, td:first-child { text-align: left } tr.all td { font-weight: 650 }
-svg { width: 100%; height: auto; display: block } svg text { fill: var(--ink); font-size: 13px }
+svg { width: 100%; min-width: 36rem; height: auto; display: block; margin-bottom: 1rem }
+svg text { fill: var(--ink); font-size: 13px }
 svg .axis { stroke: var(--line) } svg .soft { fill: var(--soft); font-size: 12px }
 svg .base { fill: var(--base) } svg .better { fill: var(--good) } svg .worse { fill: var(--bad) }
 svg .undecided { fill: var(--unsure) } svg .range { stroke: var(--ink); stroke-width: 1.5 }
@@ -63,18 +64,25 @@ def page(
     """The whole page."""
     overall = scorecard.overall
     word = verdict(overall)
+    size = f"{abs(100 * overall.difference):.1f}"
     headline = {
-        "better": f"The refined model is {points(overall.difference)} points better than its base",
-        "worse": f"The refined model is {points(overall.difference)} points worse than its base",
+        "better": f"The refined model is {size} points better than its base",
+        "worse": f"The refined model is {size} points worse than its base",
         "undecided": "The difference between the refined model and its base is undecided",
     }[word]
     body = [
         f'<h1 class="{word}">{headline}</h1>',
+        *_regressions(scorecard),
         f'<p class="soft">{escape(suite.name)}: {overall.n} items, '
         f"{percent(overall.base / overall.n)} → {percent(overall.other / overall.n)}, "
         f"{100 * scorecard.confidence:g}% interval of the difference {span(overall)} points. "
         f"{overall.won} items won, {overall.lost} lost.</p>",
-        f'<h2>Right answers per language</h2><div class="wide">{chart(scorecard)}</div>',
+        "<h2>Right answers per language</h2>",
+        f'<p class="soft">Grey: the base. Below it: the refined model, '
+        f'<span class="better">better</span>, <span class="worse">worse</span> or '
+        f'<span class="undecided">undecided</span>. Lines: {100 * scorecard.confidence:g}% '
+        "intervals (Wilson).</p>",
+        f'<div class="wide">{chart(scorecard)}</div>',
         f'<div class="wide">{_table(scorecard)}</div>',
         *_samples(suite, base, other),
         _origins(scorecard),
@@ -88,6 +96,13 @@ def page(
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+
+
+def _regressions(scorecard: Scorecard) -> list[str]:
+    """Languages that got worse stand above everything else, whatever the whole says."""
+    worse = [name for name, each in scorecard.languages.items() if verdict(each) == "worse"]
+    names = ", ".join(map(escape, worse))
+    return [f'<p class="worse"><b>Worse than its base in: {names}.</b></p>'] if worse else []
 
 
 def _table(scorecard: Scorecard) -> str:

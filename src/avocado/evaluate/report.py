@@ -21,7 +21,7 @@ def percent(rate: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of rates in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}"
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def span(comparison: Comparison) -> str:
