@@ -18,7 +18,7 @@ from avocado.engine.engine import Delta, Event, Finish, Generation, Sampling
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.limits import Limits
 from avocado.ledger.errors import LedgerUnavailable
-from avocado.ledger.operation import PublishPrice
+from avocado.ledger.operation import PublishPrice, SetSpendLimit
 from avocado.release.offer import Offer
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage, UsageError
@@ -91,6 +91,15 @@ def test_a_customer_without_money_costs_no_engine_time(make_stand: MakeStand) ->
     stand.engine.script = script
     assert [stand.ask().status for _ in range(4)] == [402] * 4
     assert len(seen) == 1, "after the first refusal the hold comes before the engine"
+
+
+def test_a_spend_limit_of_a_key_is_a_402(stand: Any) -> None:
+    stand.ledger.do_now(SetSpendLimit(tenant="acme", key_id=stand.key.id, total=10_000))
+    assert stand.ask("hi", max_tokens=6).status == 200
+    answer = stand.ask("hi", max_tokens=6)
+    assert (answer.status, answer.error["code"]) == (402, "spend_limit_exceeded")
+    assert answer.error["type"] == "insufficient_quota"
+    assert "leaves 0.0000048" in answer.error["message"]
 
 
 def test_length_is_said_and_charged(stand: Any) -> None:
@@ -210,6 +219,20 @@ def test_fault_12_a_ledger_that_hangs_is_a_503_within_a_second(stand: Any) -> No
     assert stand.engine.running == 0
 
 
+def test_fault_12_a_hold_that_was_acknowledged_too_late_is_voided(stand: Any) -> None:
+    async def slow(operation: Any) -> Any:
+        held = await stand.ledger.hold(operation)
+        await asyncio.sleep(30)
+        return held
+
+    stand.book.hold = slow
+    answer = stand.ask()
+    assert answer.status == 503
+    stand.idle()
+    assert stand.hold_of(answer).state == "voided"
+    assert stand.balance.available == 1_000_000_000
+
+
 def test_fault_03_ledger_away_at_settlement_is_a_503_and_no_charge(stand: Any) -> None:
     stand.book.broken |= {"settle": AWAY, "void": AWAY}
     answer = stand.ask()
@@ -310,24 +333,57 @@ def test_fault_17_disconnect_of_a_plain_request_cancels_the_engine(
     assert stand.log[0]["charge"] == charge.charge
 
 
+def _unread(stand: Any, body: Any) -> socket.socket:
+    """A client with the smallest of windows that asks and then reads nothing."""
+    link = socket.socket()
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    link.settimeout(10)
+    link.connect(("127.0.0.1", stand.port))
+    data = json.dumps(body).encode()
+    link.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
+        % (stand.key.text.encode(), len(data), data)
+    )
+    return link
+
+
+def _is_cut(link: socket.socket) -> bool:
+    """Whether the connection ended without the end of the stream."""
+    data = b""
+    try:
+        while part := link.recv(1 << 20):
+            data += part
+    except ConnectionResetError:
+        pass
+    link.close()
+    return b"[DONE]" not in data
+
+
 def test_fault_18_a_client_that_reads_nothing_is_cut_and_billed(
     make_stand: MakeStand, ask_body: Any
 ) -> None:
-    stand = make_stand(Script(reply=("x" * 20_000 + " ") * 1000), limits=Limits(stall_seconds=0.5))
-    link = socket.socket()
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    link.connect(("127.0.0.1", stand.port))
-    data = json.dumps(ask_body(stream=True)).encode()
-    link.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
-        % (stand.key.text.encode(), len(data))
-        + data
+    stand = make_stand(
+        Script(reply=("x" * 50_000 + " ") * 1000, delay=0.005), limits=Limits(stall_seconds=0.5)
     )
+    link = _unread(stand, ask_body(stream=True))
     assert stand.ask("hi", max_tokens=1).status == 200, "others are served meanwhile"
-    stand.until(lambda: stand.app.desk.running == 0, 5)
-    link.close()
+    stand.until(lambda: len(stand.charges) == 2, 15)
     assert {charge.finish for charge in stand.charges} == {"stalled", "length"}
+    stalled = next(charge for charge in stand.charges if charge.finish == "stalled")
+    assert stalled.usage.completion < 1000, "the engine was stopped"
+    assert _is_cut(link)
+
+
+def test_fault_18_a_client_that_does_not_take_the_last_bytes_is_cut_after_the_bill(
+    make_stand: MakeStand, ask_body: Any
+) -> None:
+    stand = make_stand(Script(reply="x" * 8_000_000), limits=Limits(stall_seconds=0.5))
+    link = _unread(stand, ask_body(stream=True))
+    stand.until(lambda: stand.charges, 5)
+    stand.until(lambda: stand.app.desk.running == 0, 5)
+    assert [charge.finish for charge in stand.charges] == ["stop"]
+    assert _is_cut(link)
 
 
 # -- the engine fails ------------------------------------------------------------------------------
