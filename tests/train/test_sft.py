@@ -93,6 +93,29 @@ def test_training_equals_the_plain_loop(
         torch.testing.assert_close(trained[name], weight, rtol=1e-3, atol=2e-5)
 
 
+def test_bfloat16_and_checkpointing_change_rounding_and_memory_only(
+    base: Path,
+    template: ChatTemplate,
+    rows: sequences.Sequences,
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, dict[str, object]] = {
+        "plain": {},
+        "bf16": {"precision": "bf16"},
+        "checkpointing": {"gradient_checkpointing": True},
+    }
+    losses = {}
+    for name, more in settings.items():
+        recipe = make_recipe(steps=8, **more)
+        trainer, logged = assemble(recipe, base, template, rows, tmp_path / name)
+        trainer.train()
+        losses[name] = [line["loss"] for line in logged]
+    assert losses["checkpointing"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.01)
+    assert losses["bf16"] != losses["plain"]
+
+
 def test_the_plain_loss_equals_trls_fused_head(
     base: Path,
     template: ChatTemplate,
