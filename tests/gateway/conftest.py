@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,6 +269,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         price: PriceSheet = PRICE,
         credit: int = DOLLAR,
         engine: Engine | None = None,
+        hold_seconds: float = 15.0,  # patience with a busy machine, except where it is tested
     ) -> Stand:
         folder = tmp_path / f"stand{len(closers)}"
         folder.mkdir()
@@ -287,7 +288,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             offers,
             keys=key_lookup(open_reader(path)),
             pepper=PEPPER,
-            limits=limits,
+            limits=replace(limits or Limits(), hold_seconds=hold_seconds),
             log_sink=lambda data: lines.extend(json.loads(line) for line in data.splitlines()),
             healthy=lambda: ledger.down is None,
         )

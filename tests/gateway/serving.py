@@ -27,7 +27,7 @@ def main() -> int:
         pepper=b"a pepper of thirty-two bytes.....",
         admin_socket=where / "admin.sock",
         port=int(port),
-        limits=Limits(drain_seconds=float(drain)),
+        limits=Limits(drain_seconds=float(drain), hold_seconds=15.0),
     )
     engine = ScriptedEngine(Script(reply=reply, delay=float(delay)))
     try:

@@ -210,7 +210,8 @@ def test_fault_12_ledger_away_is_a_503_at_once_and_nothing_is_served(stand: Any)
     assert stand.ask().status == 200
 
 
-def test_fault_12_a_ledger_that_hangs_is_a_503_within_a_second(stand: Any) -> None:
+def test_fault_12_a_ledger_that_hangs_is_a_503_within_a_second(make_stand: MakeStand) -> None:
+    stand = make_stand(hold_seconds=Limits().hold_seconds)
     stand.book.hanging.add("hold")
     began = time.monotonic()
     answer = stand.ask()
@@ -219,7 +220,9 @@ def test_fault_12_a_ledger_that_hangs_is_a_503_within_a_second(stand: Any) -> No
     assert stand.engine.running == 0
 
 
-def test_fault_12_a_hold_that_was_acknowledged_too_late_is_voided(stand: Any) -> None:
+def test_fault_12_a_hold_that_was_acknowledged_too_late_is_voided(make_stand: MakeStand) -> None:
+    stand = make_stand(hold_seconds=0.5)
+
     async def slow(operation: Any) -> Any:
         held = await stand.ledger.hold(operation)
         await asyncio.sleep(30)
@@ -255,7 +258,7 @@ def test_a_stream_whose_settlement_waits_is_settled_when_the_ledger_is_back(stan
 
 
 def test_the_first_byte_waits_for_the_hold(make_stand: MakeStand) -> None:
-    stand = make_stand(limits=Limits(hold_seconds=10))
+    stand = make_stand()
     gate = threading.Event()
     stand.book.hold = _delayed(stand, gate)
     link = stand.raw(

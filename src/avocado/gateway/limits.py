@@ -21,8 +21,8 @@ class Limits:
     running_per_customer: int = 512
     default_max_tokens: int = 4096
     """What a request gets that names no maximum, or what the context leaves if that is less."""
-    hold_seconds: float = 0.7
-    """How long the ledger may take to acknowledge a hold; then 503."""
+    hold_seconds: float = 1.0
+    """How long the ledger may take to acknowledge a hold, at most; then 503."""
     idle_seconds: float = 120.0
     """How long an engine may produce nothing; then 504."""
     stall_seconds: float = 30.0
