@@ -359,6 +359,27 @@ def test_the_event_loop_stays_free(tiny: Tiny) -> None:
     play(scene())
 
 
+def test_prompts_are_prepared_on_many_threads_while_it_generates(tiny: Tiny) -> None:
+    async def scene() -> None:
+        async with running(tiny("qwen3")) as engine:
+            expected = {text: engine.prepare(ask(text)) for text in TEXTS}
+            prompt = expected["a"]
+            alone = await collect(engine, prompt, Sampling(300, 1.0, seed=1))
+
+            def prepare() -> bool:
+                return all(
+                    engine.prepare(ask(text)) == expected[text] for _ in range(40) for text in TEXTS
+                )
+
+            busy = [asyncio.to_thread(prepare) for _ in range(4)]
+            work = [collect(engine, prompt, Sampling(300, 1.0, seed=1)) for _ in range(4)]
+            *same, first, second, third, fourth = await asyncio.gather(*busy, *work)
+            assert all(same)
+            assert first == second == third == fourth == alone
+
+    play(scene())
+
+
 def test_a_lora_adapter_is_folded_in(tiny: Tiny, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
