@@ -27,6 +27,7 @@ from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.app import App, build_app
 from avocado.gateway.keys import NewKey, mint
 from avocado.gateway.limits import Limits
+from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.server import key_lookup
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.ledger import Ledger, open_ledger
@@ -319,6 +320,7 @@ def _run(
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         lifespan="off",
         ws="none",
         log_config=None,

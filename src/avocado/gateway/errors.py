@@ -15,7 +15,6 @@ from avocado.engine.engine import EngineBusy, EngineError, PromptTooLong
 from avocado.ledger.errors import (
     CurrencyMismatch,
     Duplicate,
-    HoldNotOpen,
     IdempotencyConflict,
     InsufficientFunds,
     KeyRevoked,
@@ -161,7 +160,7 @@ def of_ledger(error: LedgerError) -> ApiError:
             "The engine reported usage that cannot be; nothing was charged",
             type="server_error",
         )
-    if isinstance(error, LedgerUnavailable | HoldNotOpen):
+    if isinstance(error, LedgerUnavailable):
         return unavailable(
             "The ledger did not answer, so nothing was served; try again", "ledger_unavailable"
         )

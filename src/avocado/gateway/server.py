@@ -25,6 +25,7 @@ from avocado.gateway.admin import AdminServer
 from avocado.gateway.app import App, build_app
 from avocado.gateway.keys import KeyLookup, KeyRecord
 from avocado.gateway.limits import Limits
+from avocado.gateway.protocol import BoundedProtocol
 from avocado.ledger.errors import LedgerError, LedgerLocked
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import PublishPrice
@@ -35,6 +36,8 @@ from avocado.release.offer import Offer
 log = logging.getLogger("avocado.gateway")
 
 BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 65
+"""How long a connection may rest between requests: past the 60 s of common proxies."""
 CONNECTION_SECONDS = 5
 """How long idle connections may take to close after the drain."""
 
@@ -201,7 +204,7 @@ class _Uvicorn(uvicorn.Server):
 def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -211,6 +214,7 @@ def _config(app: App) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CONNECTION_SECONDS,
     )
 
