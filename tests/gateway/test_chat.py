@@ -501,6 +501,16 @@ def test_fault_24_an_engine_that_hangs_mid_stream_bills_what_was_sent(
     assert len(stand.charges) == 1, "a plain request got nothing and pays nothing"
 
 
+def test_a_generation_without_end_is_ended_and_billed(make_stand: MakeStand) -> None:
+    stand = make_stand(Script(reply="a " * 2000, delay=0.01), limits=Limits(request_seconds=0.5))
+    answer = stand.ask("hi", stream=True)
+    assert answer.events()[-1]["error"]["code"] == "overtime"
+    (charge,) = stand.charges
+    assert charge.finish == "overtime"
+    assert 0 < charge.usage.completion < 200
+    assert stand.ask("hi").status == 504
+
+
 class _Deaf(ScriptedEngine):
     """Hangs, and never answers a cancellation either."""
 
