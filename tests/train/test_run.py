@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from avocado.errors import Refused
@@ -116,13 +115,15 @@ def test_fault_42_killed_at_any_step_resume_ends_with_the_same_weights(
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
-from avocado.train.recipe import parse
+import msgspec
+from avocado.train.recipe import Recipe
 from avocado.train.run import run
 settings = json.loads(sys.argv[1])
 def progress(seen):
     if seen.step == settings["kill_after"]:
         os.kill(os.getpid(), signal.SIGKILL)
-run(parse(settings["recipe"]), base=Path(settings["base"]), corpus=Path(settings["corpus"]),
+recipe = msgspec.convert(settings["recipe"], Recipe)
+run(recipe, base=Path(settings["base"]), corpus=Path(settings["corpus"]),
     identity=settings["identity"], folder=Path(settings["folder"]), out=Path(settings["out"]),
     save_every=settings["save_every"], start=settings["start"], progress=progress)
 """
@@ -130,7 +131,7 @@ run(parse(settings["recipe"]), base=Path(settings["base"]), corpus=Path(settings
 
 def in_process(place: Path, base: Path, corpus_folder: Path, recipe: Recipe, **more: Any) -> int:
     settings = {
-        "recipe": msgspec.toml.encode(recipe).decode(),
+        "recipe": recipe.canonical(),
         "base": str(base),
         "corpus": str(corpus_folder),
         "identity": IDENTITY,
