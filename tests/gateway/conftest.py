@@ -293,15 +293,14 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             log_sink=lambda data: lines.extend(json.loads(line) for line in data.splitlines()),
             healthy=lambda: ledger.down is None,
         )
-        server, thread, loop, port = _run(app)
+        stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
 
         def close() -> None:
             try:
                 stand.idle()
             finally:
-                server.should_exit = True
-                thread.join(10)
+                stop()
                 ledger.close()
             stand.prove()
 
@@ -313,9 +312,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         close()
 
 
-def _run(
-    app: App,
-) -> tuple[uvicorn.Server, threading.Thread, asyncio.AbstractEventLoop, int]:
+def _run(app: App) -> tuple[Callable[[], None], asyncio.AbstractEventLoop, int]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
@@ -331,26 +328,40 @@ def _run(
     server = uvicorn.Server(config)
     loop = uvloop.new_event_loop()
 
+    over = asyncio.Event()
+
     async def main() -> None:
-        helpers = [asyncio.ensure_future(app.desk.watch()), asyncio.ensure_future(app.log.run())]
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            for helper in helpers:
-                helper.cancel()
-            app.log.flush()
+        helpers = [
+            asyncio.ensure_future(app.desk.watch()),
+            asyncio.ensure_future(app.log.run()),
+            asyncio.ensure_future(server.serve(sockets=[listener])),
+        ]
+        await over.wait()
+        # At once: uvicorn's own shutdown, which test_server sees, sleeps a fifth of a second.
+        for each in server.servers:
+            each.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.wait(helpers)
+        app.log.flush()
 
     def run() -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(main())
         loop.close()
 
+    def stop() -> None:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+
     thread = threading.Thread(target=run, name="gateway", daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.005)
-    return server, thread, loop, int(listener.getsockname()[1])
+    return stop, loop, int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -135,7 +135,14 @@ def test_what_does_not_fit_the_context_is_a_400_and_never_lowered(stand: Any) ->
 
 
 def test_fault_06_same_idempotency_key_50_at_once_is_charged_once(make_stand: MakeStand) -> None:
-    stand = make_stand(Script(reply="a b c", delay=0.02))
+    started: list[int] = []
+
+    def script(prompt: Any, sampling: Any) -> Script:
+        started.append(1)
+        return Script(reply="a b c", delay=0.02)
+
+    stand = make_stand()
+    stand.engine.script = script
     with ThreadPoolExecutor(25) as pool:
         answers = list(
             pool.map(lambda _: stand.ask(headers={"Idempotency-Key": "order-1"}), range(50))
@@ -146,6 +153,7 @@ def test_fault_06_same_idempotency_key_50_at_once_is_charged_once(make_stand: Ma
     refused = next(answer for answer in answers if answer.status == 409)
     assert refused.error["code"] == "idempotent_request_exists"
     assert len(stand.charges) == 1
+    assert len(started) == 1, "a duplicate costs no engine time"
 
 
 def test_fault_07_same_key_other_body_is_a_409(stand: Any) -> None:
