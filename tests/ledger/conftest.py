@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from avocado.terms.usage import Usage
 T = TypeVar("T")
 SHEET = PriceSheet(prompt=200_000_000, completion=800_000_000, cached=50_000_000)
 CEILING = 100 * 200 + 500 * 800  # nano-units, of the hold that ``desk.hold`` makes
+_NUMBERS = itertools.count()
 
 
 class Desk:
@@ -39,7 +42,7 @@ class Desk:
         self.clock = ManualClock()
         self.sheet = SHEET
         self.ledger = open_ledger(target, self.clock)
-        self._numbers = itertools.count()
+        self._numbers = _NUMBERS
 
     def do(self, operation: o.AnyOperation) -> Any:
         return self.ledger.do_now(operation)
@@ -166,9 +169,19 @@ class Server:
         return uri
 
     def kill(self) -> None:
-        """SIGKILL to the server; its children notice and end."""
-        pid = int((self.folder / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        """SIGKILL to the server and its children, as when the machine stops."""
+        import psutil  # type: ignore[import-untyped]
+
+        file = self.folder / "postmaster.pid"
+        if not file.exists():
+            return
+        server = psutil.Process(int(file.read_text().split()[0]))
+        family = [server, *server.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family[1:], timeout=5)
+        file.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Starts it again; it replays its log."""
@@ -197,6 +210,88 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.stop()
+
+
+class Workers:
+    """Starts processes under load (``worker.py``) and checks what they leave behind."""
+
+    program = Path(__file__).with_name("worker.py")
+
+    @staticmethod
+    def start(
+        target: Path | str, name: str, failpoint: str = "", callers: int = 16, requests: int = 40
+    ) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            str(Workers.program),
+            str(target),
+            name,
+            str(callers),
+            str(requests),
+        ]
+        environment = os.environ | {"AVOCADO_FAILPOINT": failpoint}
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    @staticmethod
+    def lost(reader: Reader, lines: Iterable[str]) -> list[str]:
+        """The acknowledged lines that the book does not bear out. A cut last line was not said."""
+        missing = []
+        for line in lines:
+            verb, _, rest = line.rstrip("\n").partition(" ")
+            if verb not in ("held", "settled", "voided"):
+                continue
+            id_, _, charge = rest.partition(" ")
+            row = reader.hold(id_)
+            there = row is not None and (
+                verb == "held"
+                or (verb == "voided" and row.state == "voided")
+                or (verb == "settled" and row.state == "settled" and str(row.charge) == charge)
+            )
+            if not there:
+                missing.append(line)
+        return missing
+
+    def check(self, target: Path | str, lines: list[str]) -> tuple[int, int]:
+        """Opens the book after a death, proves it, and returns what recovery did."""
+        with open_ledger(target) as ledger:
+            recovery = ledger.recovery
+        with open_reader(target) as reader:
+            broken = [
+                item for item in proof.prove(reader, time.time_ns(), deep=True) if not item.ok
+            ]
+            assert broken == []
+            assert self.lost(reader, lines) == []
+            assert reader.open_holds() == []
+            tenants = [customer.tenant for customer in reader.customers()]
+            assert all(reader.balance(tenant).available >= 0 for tenant in tenants)
+        return recovery.settled, recovery.voided
+
+
+@pytest.fixture
+def new_server(server: Server) -> Callable[[], Server]:
+    """Makes a server that may be killed; whoever makes one stops it."""
+    return type(server)
+
+
+@pytest.fixture
+def desk_on() -> Iterator[Callable[[Path | str], Desk]]:
+    """Opens desks on a given book, and closes them in the end."""
+    desks: list[Desk] = []
+
+    def make(target: Path | str) -> Desk:
+        desks.append(Desk(target))
+        return desks[-1]
+
+    yield make
+    for desk in desks:
+        desk.close()
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -54,7 +54,7 @@ async def request(ledger: Ledger, id_: str, tenant: str, turn: int) -> None:
 
 async def patiently(ledger: Ledger, operation: o.AnyOperation) -> o.AnyResult:
     """Asks again, by the same id, while the ledger is away: what a gateway's own task does."""
-    for _ in range(300):
+    for _ in range(150):
         try:
             return await ledger.do(operation)
         except LedgerUnavailable:

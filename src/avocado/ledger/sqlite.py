@@ -128,6 +128,23 @@ def reading(
     return rows, lambda: db.close(True)
 
 
+def copy(source: Path, target: Path) -> None:
+    """SQLite's online backup: one consistent moment of ``source``, synced to ``target``.
+
+    All pages go in one step, so a busy writer cannot make it start over; readers do not block it.
+    """
+    if not source.exists():
+        raise LedgerUnavailable(f"there is no book at {source}")
+    with _translated():
+        reading = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+        writing = apsw.Connection(str(target))
+        writing.pragma("synchronous", "FULL")
+        with writing.backup("main", reading, "main") as running:
+            running.step(-1)
+        writing.close()
+        reading.close()
+
+
 class SqliteStore:
     """See :class:`avocado.ledger.batch.Store`. ``vfs`` names an APSW VFS, for fault injection."""
 
