@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from recipes.seedling.pretrain import ROW
-
 CARD: Final = """\
 ---
 license: apache-2.0
@@ -58,7 +56,7 @@ of {row}.
 |---|---|
 | parameters | {params:,} |
 | tokens seen | {tokens:,} in {documents:,} documents, each once |
-| training | {steps:,} steps of {rows} rows of {row} tokens, AdamW, peak rate {rate} |
+| training | {steps:,} steps of {rows} rows of {row} tokens, Muon and AdamW, peak rate {rate} |
 | FLOPs (6·N·D) | {flops:.3g} |
 | seed | {seed} |
 | final loss | {final_loss} nats per token |
@@ -79,5 +77,4 @@ def write(provenance: dict[str, Any]) -> str:
     """The text of ``README.md``."""
     plan = provenance["plan"]
     made_with = ", ".join(f"{name} {version}" for name, version in provenance["made_with"].items())
-    facts = provenance | {"made_with": made_with, "steps": plan["steps"], "rows": plan["rows"]}
-    return CARD.format(**facts, rate=plan["rate"], row=ROW)
+    return CARD.format(**(plan | provenance | {"made_with": made_with}))

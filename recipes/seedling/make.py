@@ -57,7 +57,7 @@ def make(out: Path, plan: pretrain.Plan) -> dict[str, Any]:
     params = model.num_parameters()
     print(f"{params:,} parameters; writing {plan.tokens:,} tokens of text", flush=True)
     encoded = _encoded(_stream(plan.seed, digest), fast)
-    rows = pretrain.pack(encoded, fast.pad_token_id, plan.steps * plan.rows)
+    rows = pretrain.pack(encoded, fast.pad_token_id, plan)
     result = pretrain.train(model, rows, plan)
     provenance = {
         "params": params,
@@ -74,7 +74,7 @@ def make(out: Path, plan: pretrain.Plan) -> dict[str, Any]:
         },
     }
     out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     fast.save_pretrained(out)
     _name_the_old_class(out / "tokenizer_config.json")
     written = json.dumps(provenance, indent=2) + "\n"
