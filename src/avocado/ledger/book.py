@@ -15,8 +15,9 @@ from avocado.ledger import entry as e
 from avocado.ledger import errors, holds, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.holds import Now, available, balance_of, customer_of
+from avocado.ledger.periods import month_of, month_start
 from avocado.ledger.rows import OPEN, Customer, HoldRow, Key, Posting, Price
-from avocado.ledger.state import Overdrawn, State, month_of, month_start
+from avocado.ledger.state import Overdrawn, State
 from avocado.terms.money import MAX_NANOS, Money, MoneyError
 from avocado.terms.price import PriceSheet
 

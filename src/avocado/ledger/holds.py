@@ -13,6 +13,7 @@ import msgspec
 from avocado.ledger import entry as e
 from avocado.ledger import errors, transfer
 from avocado.ledger import operation as o
+from avocado.ledger.periods import TOTAL, month_of, volume_name
 from avocado.ledger.rows import (
     OPEN,
     SETTLED,
@@ -24,8 +25,9 @@ from avocado.ledger.rows import (
     Price,
     Promise,
     Spent,
+    sheet_of,
 )
-from avocado.ledger.state import TOTAL, Overdrawn, State, month_of, sheet_of, volume_name
+from avocado.ledger.state import Overdrawn, State
 from avocado.ledger.transfer import Parts
 from avocado.terms.money import MoneyError
 from avocado.terms.price import PriceSheet

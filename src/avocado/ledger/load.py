@@ -10,8 +10,19 @@ from collections.abc import Iterable, Sequence
 
 from avocado.ledger import book, transfer
 from avocado.ledger import operation as o
-from avocado.ledger.rows import Account, Customer, HoldRow, Key, Posting, Price, Promise, Spent
-from avocado.ledger.state import State, month_of, sheet_of, spent_names, volume_name
+from avocado.ledger.periods import month_of, spent_names, volume_name
+from avocado.ledger.rows import (
+    Account,
+    Customer,
+    HoldRow,
+    Key,
+    Posting,
+    Price,
+    Promise,
+    Spent,
+    sheet_of,
+)
+from avocado.ledger.state import State
 
 
 def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:

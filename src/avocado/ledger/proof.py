@@ -14,9 +14,10 @@ from typing import Any, Final
 from avocado.ledger import chain, transfer
 from avocado.ledger import entry as e
 from avocado.ledger.errors import LedgerCorrupt, LedgerError
+from avocado.ledger.periods import volume_name
 from avocado.ledger.reader import Reader
 from avocado.ledger.rows import COLUMNS, SETTLED, TABLES, VOIDED, HoldRow, Row
-from avocado.ledger.state import State, volume_name
+from avocado.ledger.state import State
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
 

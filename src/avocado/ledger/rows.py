@@ -7,12 +7,14 @@ one batch edits them in place; nothing outside a batch keeps one.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
 
 from avocado.ledger import transfer
 from avocado.ledger.transfer import Parts
+from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
 
 OPEN: Final = "open"
@@ -165,3 +167,9 @@ TABLES: Final[dict[type[Row], str]] = {
     Spent: "spent",
 }
 COLUMNS: Final[dict[type[Row], tuple[str, ...]]] = {kind: kind.__struct_fields__ for kind in TABLES}
+
+
+@lru_cache(maxsize=4096)
+def sheet_of(terms: str) -> PriceSheet:
+    """The price sheet behind a stored row's JSON."""
+    return PriceSheet(**json.loads(terms))

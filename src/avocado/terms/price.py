@@ -168,7 +168,7 @@ class PriceSheet:
         parts = self._parts(usage, batch, volume)
         floors = [tokens * price // MILLION for _, tokens, price in parts]
         lost = [tokens * price % MILLION for _, tokens, price in parts]
-        left = self.charge(usage, batch, volume).nanos - sum(floors)
+        left = ceil_div(sum(tokens * price for _, tokens, price in parts), MILLION) - sum(floors)
         for index in sorted(range(len(parts)), key=lambda i: -lost[i])[:left]:
             floors[index] += 1
         return [
