@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apsw
 import pytest
@@ -16,6 +17,9 @@ from avocado.ledger.reader import open_reader
 from avocado.ledger.rows import COLUMNS, TABLES
 from avocado.terms.price import MILLION, PriceSheet
 from avocado.terms.usage import Usage
+
+if TYPE_CHECKING:
+    from tests.ledger.conftest import Server
 
 V1 = Path(__file__).with_name("book_v1.sql")
 
@@ -57,6 +61,36 @@ def test_a_populated_book_of_the_first_schema_is_upgraded(tmp_path: Path) -> Non
         ledger.do_now(o.Settle(hold="new", usage=Usage(100, 200)))
     with open_reader(path) as reader:
         assert reader.head()[0] > head[0]
+        assert [
+            check for check in proof.prove(reader, clock.now(), deep=True) if not check.ok
+        ] == []
+
+
+def test_a_populated_postgres_of_the_first_schema_is_upgraded(
+    server: Server, tmp_path: Path
+) -> None:
+    import psycopg
+
+    address = server.database("old_book")
+    source = sqlite3.connect(old_book(tmp_path))
+    with psycopg.connect(address) as db:
+        db.execute("CREATE TABLE schema_version (version BIGINT PRIMARY KEY)")
+        db.execute("INSERT INTO schema_version VALUES (1)")
+        for statement in schema.statements(1, "postgres"):
+            db.execute(statement.encode())
+        db.execute("DELETE FROM head")
+        for table in ("head", "journal", "epoch", *TABLES.values()):
+            rows = source.execute(f"SELECT * FROM {table}")
+            names = ", ".join(column[0] for column in rows.description)
+            marks = ", ".join(["%s"] * len(rows.description))
+            for row in rows:
+                db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})".encode(), row)
+        db.execute("UPDATE epoch SET ended = 'killed'")
+    source.close()
+    clock = ManualClock(1_790_000_000_000_000_000 + 60 * 10**9)
+    with open_ledger(address, clock) as ledger, open_reader(address) as reader:
+        assert (ledger.recovery.settled, ledger.recovery.voided) == (1, 1)
+        ledger.do_now(o.Deposit(id="new", tenant="acme", amount=1, currency="USD"))
         assert [
             check for check in proof.prove(reader, clock.now(), deep=True) if not check.ok
         ] == []

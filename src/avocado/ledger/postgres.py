@@ -39,6 +39,8 @@ _OPTIONS: Final = (
     "-c lock_timeout=5000 -c statement_timeout=15000 "
     "-c idle_in_transaction_session_timeout=15000 -c client_encoding=UTF8"
 )
+_BY_KEY: Final = " -c enable_seqscan=off -c jit=off"
+"""The writer only looks rows up by key; a planner without statistics would read whole tables."""
 _MIGRATION_LOCK: Final = 0x41564F43
 _ORPHANS: Final = (
     "SELECT h.id FROM hold h JOIN epoch e ON e.id = h.epoch"
@@ -91,7 +93,7 @@ class _translated:
             raise LedgerCorrupt(f"the database refused what the book decided: {error}") from error
 
 
-def connect(uri: str) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(uri: str, more: str = "") -> psycopg.Connection[tuple[Any, ...]]:
     """A connection that notices within seconds when the server is gone.
 
     Raises:
@@ -106,7 +108,7 @@ def connect(uri: str) -> psycopg.Connection[tuple[Any, ...]]:
             keepalives_interval=1,
             keepalives_count=2,
             tcp_user_timeout=2000,
-            options=_OPTIONS,
+            options=_OPTIONS + more,
             application_name="avocado ledger",
         )
 
@@ -162,7 +164,7 @@ class PostgresStore:
         self._clock = clock
         self._prices: dict[str, Price] = {}
         self._seen: dict[str, tuple[int, int]] = {}
-        self._db = connect(uri)
+        self._db = connect(uri, _BY_KEY)
         try:
             with _translated():
                 check_settings(self._db)
@@ -291,7 +293,7 @@ class PostgresStore:
 
     def reopen(self) -> None:
         self._db.close()
-        self._db = connect(self._uri)
+        self._db = connect(self._uri, _BY_KEY)
 
     def tidy(self) -> None:
         """The server looks after its files itself."""
