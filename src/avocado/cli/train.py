@@ -29,7 +29,7 @@ def train_recipe(
     base_found = recipe_base(recipe, path)
     base = place_base(workspace, base_found)
     corpus = freeze_corpus(workspace, recipe, path, base_found)
-    run_folder = workspace.state / "runs" / f"{recipe.name}-{recipe.sha256[:12]}"
+    run_folder = workspace.state / "runs" / recipe.name
     with workspace.store.stage() as staging, out.progress("step") as report:
 
         def tell(progress: Progress) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,8 +122,9 @@ class ChatTemplate:
         """Exactly what the engine will be given for ``chat``.
 
         Raises:
-            RenderError: the template refuses the messages.
+            RenderError: the template refuses the messages, or a text holds a control token.
         """
+        self._check_texts(chat)
         text = self._render(chat.messages, chat, prompt=True)
         return Prompt(text, self.encode(text))
 
@@ -140,7 +142,6 @@ class ChatTemplate:
                 its serving prompt or that does not end with a stop token, a text that holds a
                 control token, or a part (reasoning, tools) that this template leaves out.
         """
-        self._check_texts(messages)
         rows: list[Row] = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant" or message.get("weight", 1) == 0:
@@ -157,15 +158,23 @@ class ChatTemplate:
             raise RenderError("no assistant turn to learn from")
         return rows
 
-    def _check_texts(self, messages: Sequence[Message]) -> None:
-        """A text with a control token in it would open or close turns of its own."""
-        for place, message in enumerate(messages, 1):
-            text = f"{message.get('content') or ''}{message.get('reasoning_content') or ''}"
-            for token in self.tokenizer.all_special_tokens:
+    @cached_property
+    def _control_tokens(self) -> tuple[str, ...]:
+        return tuple(self.tokenizer.all_special_tokens)
+
+    def _check_texts(self, chat: Chat) -> None:
+        """A text with a control token in it would open or close turns of its own: whoever wrote a
+        document that a customer pastes would speak as the system."""
+        for place, message in enumerate(chat.messages, 1):
+            self._check_text(f"message {place}", message)
+        for place, tool in enumerate(chat.tools, 1):
+            self._check_text(f"tool {place}", tool)
+
+    def _check_text(self, where: str, value: Any) -> None:
+        for text in _strings(value):
+            for token in self._control_tokens:
                 if token in text:
-                    raise RenderError(
-                        f"message {place}: its text contains the control token {token}"
-                    )
+                    raise RenderError(f"{where}: its text contains the control token {token}")
 
     def _turn(
         self, messages: Sequence[Message], index: int, tools: tuple[Mapping[str, Any], ...]
@@ -173,6 +182,7 @@ class ChatTemplate:
         """The serving prompt of turn ``index`` and the ids that the model must emit after it."""
         chat = Chat(tuple(messages[:index]), tools, _thinks(messages[index]))
         prompt = self.prompt(chat)
+        self._check_text(f"message {index + 1}", messages[index])
         whole = self._render(messages[: index + 1], chat, prompt=False)
         if not whole.startswith(prompt.text):
             raise RenderError(
@@ -190,6 +200,19 @@ class ChatTemplate:
         if emitted[ends[0] + 1 :] and self.decode(emitted[ends[0] + 1 :]).strip():
             raise RenderError(f"turn {index + 1}: its text contains a stop token")
         return prompt, emitted[: ends[0] + 1]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strings(key)
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
 
 
 def _thinks(message: Message) -> bool:
