@@ -17,6 +17,8 @@ from avocado.engine.stream import Signal, Stopped
 class Recorder:
     """A decoder that notes which prompts came in together, and always says token 5."""
 
+    max_rows = 2**20
+
     def __init__(self, room: int) -> None:
         self.room = room
         self.groups: list[list[int]] = []

@@ -63,7 +63,9 @@ class Prefill:
 
 
 class Decoder(Protocol):
-    """What the scheduler needs."""
+    """What the scheduler needs. ``max_rows`` may run at once."""
+
+    max_rows: int
 
     @property
     def rows(self) -> int: ...
@@ -90,6 +92,7 @@ class BatchDecoder:
     """One forward pass a step for all rows. For models whose memory is plain keys and values."""
 
     def __init__(self, model: CausalModel, sample: DynamicCache, max_rows: int, budget: int):
+        self.max_rows = max_rows
         self._model = model
         self._slots = Slots(sample, max_rows, budget)
 
@@ -129,7 +132,7 @@ class RowDecoder:
 
     def __init__(self, model: CausalModel, max_rows: int, budget: int) -> None:
         self._model = model
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._budget = budget
         self._rows: list[tuple[DynamicCache, int]] = []
 
@@ -140,7 +143,7 @@ class RowDecoder:
     def fits(self, needs: Sequence[int]) -> bool:
         taken = sum(need for _, need in self._rows) + sum(needs)
         alone = len(needs) == 1  # its prefill takes one prompt
-        return alone and self.rows < self._max_rows and taken <= self._budget
+        return alone and self.rows < self.max_rows and taken <= self._budget
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
         return Prefill(self._model, prompts, chunk=len(prompts[0]), pad=False)

@@ -28,7 +28,7 @@ import torch
 
 from avocado.data.chat import Chat, ChatTemplate, Prompt
 from avocado.engine.decoder import Decoder, decoder_for
-from avocado.engine.engine import Delta, EngineBusy, EngineError, PromptTooLong, Sampling
+from avocado.engine.engine import Delta, EngineBusy, EngineError, Occupancy, PromptTooLong, Sampling
 from avocado.engine.model import CausalModel
 from avocado.engine.scheduler import Scheduler
 from avocado.engine.sequence import Sequence
@@ -120,6 +120,14 @@ class EmbeddedEngine:
         )
 
     # The event loop's side.
+
+    @property
+    def occupancy(self) -> Occupancy:
+        waiting = len(self._inbox) + self._scheduler.waiting
+        return Occupancy(self._scheduler.running, waiting, self._scheduler.capacity)
+
+    async def check(self, sampling: Sampling) -> None:
+        """As the protocol says."""
 
     def prepare(self, chat: Chat) -> Prompt:
         return self.template.prompt(chat)

@@ -11,7 +11,29 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from avocado.data.chat import Chat, Prompt
-from avocado.terms.usage import Usage
+from avocado.engine.sampling import Grammar, Json, JsonSchema, Regex, Sampling
+from avocado.terms.usage import Usage, UsageError
+
+__all__ = [
+    "Delta",
+    "Engine",
+    "EngineBusy",
+    "EngineError",
+    "Event",
+    "Finish",
+    "FinishReason",
+    "Generation",
+    "Grammar",
+    "Json",
+    "JsonSchema",
+    "Occupancy",
+    "PromptTooLong",
+    "Regex",
+    "Sampling",
+    "TokenLogprob",
+    "Unsupported",
+    "UsageRejected",
+]
 
 FinishReason = Literal["stop", "length"]
 
@@ -25,63 +47,78 @@ class EngineError(Exception):
 
 
 class EngineBusy(EngineError):
-    """The engine's queue is full: answer 429 or 503 with Retry-After."""
+    """The engine's queue is full: answer 429 or 503 with Retry-After (``retry_after``, seconds)."""
 
-    def __init__(self, message: str = "the engine's queue is full") -> None:
+    def __init__(
+        self, message: str = "the engine's queue is full", *, retry_after: float = 1.0
+    ) -> None:
         super().__init__(message, retryable=True)
+        self.retry_after = retry_after
+
+
+class UsageRejected(EngineError, UsageError):
+    """The engine reported token counts that cannot be: nothing may be charged by them."""
 
 
 class PromptTooLong(ValueError):
     """Prompt and allowed completion do not fit the context."""
 
 
+class Unsupported(ValueError):
+    """This engine cannot do what ``field`` of the sampling asks for; the sentence says why."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to choose tokens. ``temperature`` 0 is greedy; ``top_k`` 0 is off; ``stop`` are strings
-    that end the text and are not part of it. The same ``seed`` gives the same text.
+class TokenLogprob:
+    """One token and its log-probability (natural). ``bytes`` are exact where ``text`` shows U+FFFD
+    for a part of a character. ``top``: the likeliest tokens at this place, likeliest first, each
+    without a ``top`` of its own; the token itself may be among them."""
 
-    Raises:
-        ValueError: a value is out of range; the sentence names it.
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 or more, not {self.top_k}")
-        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must be a 64-bit integer, not {self.seed}")
-        if not all(self.stop):
-            raise ValueError("a stop string must not be empty")
+    text: str
+    bytes: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text, never empty. ``completion`` is the number of tokens generated so far, this
-    piece included: what is billed if the client leaves now. The stop token that the model emits is
-    a completion token like any other, here and in ``Finish``, whatever the engine."""
+    """A piece of text. ``completion`` is the number of tokens generated so far, this piece
+    included: what is billed if the client leaves now. The stop token that the model emits is a
+    completion token like any other, here and in ``Finish``, whatever the engine. ``reasoning`` of
+    them were thought, up to ``</think>``.
+
+    ``logprobs``, where asked for: the tokens that ``text`` begins with or completes, in order; all
+    tokens of the answer come once, but for the one that ends the turn and those behind a stop
+    string. ``text`` is never empty without them.
+    """
 
     text: str
     completion: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last event: why it ended, and the exact count."""
+    """The last event: why it ended, and the exact count. ``stop`` is the stop string that ended
+    it, None if none did."""
 
     reason: FinishReason
     usage: Usage
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How busy an engine is: requests that run and wait, and how many may run (0: not known)."""
+
+    running: int
+    waiting: int = 0
+    capacity: int = 0
 
 
 Event = Delta | Finish
@@ -107,6 +144,10 @@ class Engine(Protocol):
 
     context_length: int
 
+    @property
+    def occupancy(self) -> Occupancy:
+        """For metrics and routing; cheap."""
+
     def prepare(self, chat: Chat) -> Prompt:
         """Renders and counts. Thread-safe.
 
@@ -114,10 +155,20 @@ class Engine(Protocol):
             RenderError: the template refuses the messages.
         """
 
-    def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
-        """Starts at once.
+    async def check(self, sampling: Sampling) -> None:
+        """Whether this engine can serve ``sampling``, before anything is held for it. A grammar is
+        compiled here, off the event loop, so that ``generate`` need not wait for it.
 
         Raises:
+            Unsupported: it cannot; ``field`` names what.
+            ValueError: a grammar that is wrong or too large, a token id that does not exist.
+        """
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        """Starts at once; ``usage.reasoning`` counts the tokens up to ``</think>``.
+
+        Raises:
+            Unsupported, ValueError: as ``check``, where that is known at once.
             PromptTooLong: ``len(prompt.ids) + max_tokens`` exceeds ``context_length``.
             EngineBusy: the queue is full.
         """

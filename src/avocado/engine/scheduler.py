@@ -42,6 +42,16 @@ class Scheduler:
         """How many have not begun. Any thread may ask."""
         return len(self._waiting)
 
+    @property
+    def running(self) -> int:
+        """How many have begun. Any thread may ask."""
+        return len(self._joining) + len(self._running)
+
+    @property
+    def capacity(self) -> int:
+        """How many may run at once."""
+        return self._decoder.max_rows
+
     def add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
 

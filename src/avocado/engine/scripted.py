@@ -2,7 +2,8 @@
 
 Tokens are words with the spaces after them. A :class:`Script` says what a request gets back, how
 fast, and where it fails or hangs. It counts the stop token as the embedded engine does: a reply of
-five words that ends by itself is six completion tokens.
+five words that ends by itself is six completion tokens. Log-probabilities are made up, and a
+grammar or a bias is taken as obeyed: what is said stands in the script.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from avocado.engine.engine import (
     EngineBusy,
     EngineError,
     Finish,
-    FinishReason,
+    Occupancy,
     PromptTooLong,
     Sampling,
+    TokenLogprob,
 )
+from avocado.engine.reply import ThoughtCount
 from avocado.engine.stream import Stopped, Stream
 from avocado.terms.usage import Usage
 
@@ -69,6 +72,13 @@ class ScriptedEngine:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._running), capacity=self.capacity)
+
+    async def check(self, sampling: Sampling) -> None:
+        """Everything is supported."""
+
     def prepare(self, chat: Chat) -> Prompt:
         lines = []
         for place, message in enumerate(chat.messages):
@@ -110,8 +120,9 @@ class ScriptedEngine:
         reply = script.reply
         if reply is None:
             reply = prompt.text.rstrip("\n").rpartition(": ")[2]
-        tokens = _tokens(reply, sampling.stop)
+        tokens, stop = _tokens(reply, sampling.stop)
         count = min(len(tokens), sampling.max_tokens)
+        thought = ThoughtCount(prompt.text)
         for done in range(count + 1):
             if done == script.fail_after:
                 stream.push(EngineError("the script failed here", retryable=True))
@@ -120,25 +131,41 @@ class ScriptedEngine:
                 await asyncio.Event().wait()
             if done < count:
                 await asyncio.sleep(script.delay)
-                stream.push(Delta(tokens[done], done + 1))
-        reason: FinishReason = "stop" if len(tokens) <= sampling.max_tokens else "length"
-        stream.push(Finish(reason, Usage(len(prompt.ids), count)))
+                thought.take(tokens[done], done + 1)
+                told = _logprobs(tokens[done], sampling)
+                stream.push(Delta(tokens[done], done + 1, told, thought.tokens))
+        usage = Usage(len(prompt.ids), count, reasoning=thought.tokens)
+        if len(tokens) <= sampling.max_tokens:
+            stream.push(Finish("stop", usage, stop))
+        else:
+            stream.push(Finish("length", usage))
 
 
-def _tokens(reply: str, stops: tuple[str, ...]) -> list[str]:
-    """The text that each token adds; the last one ends the turn.
+def _logprobs(token: str, sampling: Sampling) -> tuple[TokenLogprob, ...]:
+    """The token for certain, and halves, quarters… of nothing beside it."""
+    if not sampling.logprobs or not token:
+        return ()
+    others = [(token, 0.0), *((f"~{n}", -0.7 * n) for n in range(1, sampling.top_logprobs))]
+    top = tuple(
+        TokenLogprob(text, text.encode(), value) for text, value in others[: sampling.top_logprobs]
+    )
+    return (TokenLogprob(token, token.encode(), 0.0, top),)
+
+
+def _tokens(reply: str, stops: tuple[str, ...]) -> tuple[list[str], str | None]:
+    """The text that each token adds; the last one ends the turn. And the stop string that did.
 
     A reply that ends by itself has a stop token, without text, at its end. A stop string cuts the
     text where it begins, and the turn ends with the token that completes it.
     """
-    found = [(place, place + len(stop)) for stop in stops if (place := reply.find(stop)) >= 0]
+    found = [(place, place + len(stop), stop) for stop in stops if (place := reply.find(stop)) >= 0]
     if not found:
-        return [*words(reply), ""]
-    cut, end = min(found)
+        return [*words(reply), ""], None
+    cut, end, stop = min(found)
     texts, start = [], 0
     for word in words(reply):
         if start >= end:
             break
         texts.append(word[: max(0, cut - start)])
         start += len(word)
-    return texts
+    return texts, stop

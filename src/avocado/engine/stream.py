@@ -17,9 +17,10 @@ from avocado.terms.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The engine has let go of a cancelled request; ``completion`` is final."""
+    """The engine has let go of a cancelled request; its counts are final."""
 
     completion: int
+    reasoning: int = 0
 
 
 Signal = Event | Stopped | EngineError
@@ -77,23 +78,23 @@ class Stream:
             return
         match signal:
             case Delta():
-                self._count(signal.completion)
-                if not signal.text:
+                self._count(signal.completion, signal.reasoning)
+                if not signal.text and not signal.logprobs:
                     return
                 self._events.append(signal)
             case Finish():
                 self._usage = signal.usage
                 self._events.append(signal)
             case Stopped():
-                self._count(signal.completion)
+                self._count(signal.completion, signal.reasoning)
             case EngineError():
                 self._error = signal
         if not isinstance(signal, Delta):
             self._over.set()
         self._wake()
 
-    def _count(self, completion: int) -> None:
-        self._usage = Usage(self._usage.prompt, completion, self._usage.cached)
+    def _count(self, completion: int, reasoning: int) -> None:
+        self._usage = Usage(self._usage.prompt, completion, self._usage.cached, reasoning)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
