@@ -1,0 +1,286 @@
+"""Replies read piece by piece: however the text is cut, the same pieces, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avocado.engine.reply import Called, Piece, Reply, Said, Thought, ThoughtCount
+
+ANSWER = "<|im_start|>assistant\n"
+OPENED = ANSWER + "<think>\n"
+CLOSED = ANSWER + "<think>\n\n</think>\n\n"
+TOOLS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "days": {"type": "integer"},
+                    "exact": {"type": "boolean"},
+                    "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                    "places": {"type": "array"},
+                    "shape": {"type": ["object", "null"]},
+                    "unit": {"enum": ["C", "F"]},
+                },
+            },
+        },
+    },
+)
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Neighbours of a kind as one."""
+    out: list[Piece] = []
+    for piece in pieces:
+        match piece, out[-1:]:
+            case Said(), [Said() as last]:
+                out[-1] = Said(last.text + piece.text)
+            case Thought(), [Thought() as last]:
+                out[-1] = Thought(last.text + piece.text)
+            case _:
+                out.append(piece)
+    return out
+
+
+def read(prompt: str, parts: Iterable[str], tools: Any = TOOLS) -> list[Piece]:
+    reply = Reply(prompt, tools)
+    pieces: list[Piece] = []
+    for part in parts:
+        pieces += reply.feed(part)
+    return joined([*pieces, *reply.end()])
+
+
+def hermes(name: str, **arguments: Any) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "pieces"),
+    [
+        (ANSWER, "Hello\n", [Said("Hello\n")]),
+        (ANSWER, "", []),
+        (ANSWER, " \n", [Said(" \n")]),
+        (ANSWER, "<think>\nhm\n\n</think>\n\nHi", [Thought("hm"), Said("Hi")]),
+        (ANSWER, "\n<think>hm</think>", [Thought("hm")]),
+        (ANSWER, "<think>\n\n</think>\n\nHi", [Said("Hi")]),
+        (ANSWER, "<thin", [Said("<thin")]),
+        (ANSWER, "<think>cut </thi", [Thought("cut </thi")]),
+        (ANSWER, "Say <think>x</think>", [Said("Say <think>x</think>")]),
+        (OPENED, "hm\n</think>\nHi", [Thought("hm"), Said("Hi")]),
+        (OPENED, "\n\nhm\n\nso", [Thought("hm\n\nso")]),
+        (CLOSED, "<think>x</think>", [Said("<think>x</think>")]),
+        (CLOSED, "\nHi", [Said("\nHi")]),
+    ],
+)
+def test_thoughts_stand_apart(prompt: str, text: str, pieces: list[Piece]) -> None:
+    assert read(prompt, [text]) == pieces == read(prompt, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (hermes("f", a=1), [Called(0, "f", '{"a": 1}')]),
+        (
+            "One moment.\n" + hermes("f") + "\n" + hermes("g", b="}") + "\n",
+            [Said("One moment."), Called(0, "f", "{}"), Called(1, "g", '{"b": "}"}')],
+        ),
+        ("<think>a</think>\n\n" + hermes("f"), [Thought("a"), Called(0, "f", "{}")]),
+        ("<think>a\n" + hermes("f"), [Thought("a"), Called(0, "f", "{}")]),
+        ("<think>a <tool_call> b</think>c", [Thought("a <tool_call> b"), Said("c")]),
+        (hermes("f") + "\nDone", [Called(0, "f", "{}"), Said("\nDone")]),
+        # A value with the mark in it, and a number that a float would change.
+        (hermes("f", a="</tool_call>"), [Called(0, "f", '{"a": "</tool_call>"}')]),
+        (
+            '<tool_call>{"arguments": {"n": 1e400, "m":0.10}, "name": "f"}</tool_call>',
+            [Called(0, "f", '{"n": 1e400, "m":0.10}')],
+        ),
+        # The end is missing: the turn is over, or was cut.
+        (hermes("f").removesuffix("</tool_call>"), [Called(0, "f", "{}")]),
+        ('<tool_call>{"name": "f", "argu', [Said('<tool_call>{"name": "f", "argu')]),
+        # Not a call: it stays, and what follows is read all the same.
+        ("x <tool_call>no</tool_call>", [Said("x <tool_call>no</tool_call>")]),
+        (
+            "<tool_call>{'name': 'f'}</tool_call>" + hermes("g"),
+            [Said("<tool_call>{'name': 'f'}</tool_call>"), Called(0, "g", "{}")],
+        ),
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": 1}</tool_call>' + hermes("g"),
+            [
+                Said('<tool_call>{"name": "f", "arguments": {"a": 1}</tool_call>'),
+                Called(0, "g", "{}"),
+            ],
+        ),
+        ("<tool_call></tool_call> ok", [Said("<tool_call></tool_call> ok")]),
+        (
+            '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
+            [Said('<tool_call>{"name": "f", "arguments": [1]}</tool_call>')],
+        ),
+        ("<tool_call>" * 3, [Said("<tool_call>" * 3)]),
+    ],
+)
+def test_hermes_calls(text: str, pieces: list[Piece]) -> None:
+    assert read(ANSWER, [text]) == pieces == read(ANSWER, text)
+
+
+def xml(name: str, **values: str) -> str:
+    inside = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in values.items())
+    return f"<tool_call>\n<function={name}>\n{inside}</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments"),
+    [
+        ({"city": "Köln"}, {"city": "Köln"}),
+        ({"city": "1", "days": "3"}, {"city": "1", "days": 3}),
+        ({"city": "a\n\nb "}, {"city": "a\n\nb "}),
+        ({"city": ""}, {"city": ""}),
+        ({"exact": "True"}, {"exact": True}),
+        ({"exact": "perhaps"}, {"exact": "perhaps"}),
+        ({"note": "null"}, {"note": None}),
+        ({"city": "null"}, {"city": "null"}),
+        ({"note": "3"}, {"note": "3"}),
+        ({"places": '["a", {"b": 1}]'}, {"places": ["a", {"b": 1}]}),
+        ({"shape": '{"x": 1}'}, {"shape": {"x": 1}}),
+        ({"unit": "C"}, {"unit": "C"}),
+        ({"unknown": "7"}, {"unknown": "7"}),
+        ({"city": "</parameter> </tool_call>"}, {"city": "</parameter> </tool_call>"}),
+    ],
+)
+def test_xml_calls_take_their_types_from_the_schema(
+    values: dict[str, str], arguments: dict[str, Any]
+) -> None:
+    text = "Look:\n" + xml("weather", **values)
+    (said, call) = read(ANSWER, [text])
+    assert said == Said("Look:")
+    assert isinstance(call, Called)
+    assert json.loads(call.arguments) == arguments
+    assert read(ANSWER, text) == [said, call]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call><function=f>loose</function></tool_call>",
+        "<tool_call><function=f><parameter=a>1</function></tool_call>",
+        "<tool_call><function=>x</function></tool_call>",
+        "<tool_call><function=f><parameter=a>1</parameter>",
+    ],
+)
+def test_xml_that_is_no_call_stays_text(text: str) -> None:
+    assert read(ANSWER, [text]) == [Said(text)] == read(ANSWER, text)
+
+
+def test_without_tools_a_call_is_text() -> None:
+    text = "a " + hermes("f") + "\n"
+    assert read(ANSWER, text, ()) == [Said(text)]
+
+
+def test_no_part_of_a_mark_is_shown_and_text_is_not_held_back() -> None:
+    reply = Reply(ANSWER, TOOLS)
+    shown = []
+    for part in ("<", "think>so", "me</", "th", "ink>", "\n\n", "Hi ", "there <", "b>", " <tool_"):
+        shown.append(reply.feed(part))
+    assert shown == [
+        [],
+        [Thought("so")],
+        [Thought("me")],
+        [],
+        [],
+        [],
+        [Said("Hi")],
+        [Said(" there")],
+        [Said(" <b>")],
+        [],
+    ]
+    assert reply.end() == [Said(" <tool_")]
+
+
+MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+fragments = st.sampled_from(
+    [
+        *MARKS,
+        hermes("f", a="x"),
+        hermes("g"),
+        '{"name": "f", "arguments": {"a": "x"}}',
+        '{"name": "f", "arguments": {"a": "',
+        "<function=f>",
+        "</function>",
+        "<",
+        "</to",
+        "\n",
+        " ",
+        "word",
+        "🥑",
+    ]
+)
+texts = st.lists(fragments, max_size=12).map("".join)
+
+
+@settings(max_examples=400)
+@given(texts, st.sampled_from([ANSWER, OPENED, CLOSED]), st.booleans(), st.data())
+def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
+    text: str, prompt: str, tools: bool, data: st.DataObject
+) -> None:
+    offered = TOOLS if tools else ()
+    whole = read(prompt, [text], offered)
+    places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
+    assert read(prompt, parts, offered) == whole
+    assert read(prompt, text, offered) == whole
+    told = "".join(
+        f'{{"name": "{piece.name}", "arguments": {piece.arguments}}}'
+        if isinstance(piece, Called)
+        else piece.text
+        for piece in whole
+    )
+    assert bare(told) == bare(text)
+    assert [piece.index for piece in whole if isinstance(piece, Called)] == list(
+        range(sum(isinstance(piece, Called) for piece in whole))
+    )
+
+
+def bare(text: str) -> str:
+    """Without white space and marks, which may be framing; an XML call without values is one."""
+    text = re.sub(r"\s", "", text)
+    for name in ("f",):
+        text = text.replace(
+            f"<function={name}></function>", f'{{"name":"{name}","arguments":{{}}}}'
+        )
+    while any(mark in text for mark in MARKS):
+        for mark in MARKS:
+            text = text.replace(mark, "")
+    return text
+
+
+@given(texts, st.sampled_from([ANSWER, OPENED, CLOSED]), st.data())
+def test_thought_is_counted_up_to_the_token_that_ends_it(
+    text: str, prompt: str, data: st.DataObject
+) -> None:
+    """Against the definition: a token thinks if it does not begin behind ``</think>``."""
+    places = sorted(data.draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=8)))
+    parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
+    count = ThoughtCount(prompt)
+    for done, part in enumerate(parts, 1):
+        count.take(part, done)
+    thinks = prompt == OPENED or (prompt == ANSWER and text.lstrip().startswith("<think>"))
+    start = 0 if prompt == OPENED else text.find("<think>") + 7
+    end = text.find("</think>", start) if thinks else 0
+    if not thinks:
+        expected = 0
+    elif end < 0:
+        expected = len(parts)
+    else:
+        ends = [sum(map(len, parts[: n + 1])) for n in range(len(parts))]
+        expected = next(n for n, place in enumerate(ends, 1) if place >= end + len("</think>"))
+    assert count.tokens == expected
