@@ -60,19 +60,24 @@ class Disk(apsw.VFS):
             name: File(bytearray(data), bytearray(data)) for name, data in (files or {}).items()
         }
         self.count = 0
+        self.syncs: list[int] = []
         self.fault = ""
         self.fault_at = -1
+        self.kill_at = -1
         self.dead = False
         super().__init__(self.vfs_name, base="")
 
-    def plan(self, fault: str, at: int) -> None:
-        self.fault, self.fault_at = fault, at
+    def plan(self, fault: str, at: int, kill_at: int = -1) -> None:
+        """``kill_at`` is when the power goes after a fault that the book lived through."""
+        self.fault, self.fault_at, self.kill_at = fault, at, kill_at
 
     def strikes(self) -> str:
         """The fault of this operation, or nothing. A dead disk does nothing any more."""
         if self.dead:
             raise apsw.IOError("the power is off")
         self.count += 1
+        if self.count == self.kill_at:
+            self.die()
         due = self.count - self.fault_at
         if self.fault == "full":
             return "full" if 0 <= due < 40 else ""
@@ -101,8 +106,10 @@ class Disk(apsw.VFS):
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         flags[1] = flags[0]
-        label = name.filename() if isinstance(name, apsw.URIFilename) else name
-        return DiskFile(self, self.files.setdefault(Path(str(label)).name, File()))  # type: ignore[return-value]
+        label = Path(str(name.filename() if isinstance(name, apsw.URIFilename) else name)).name
+        if label not in self.files and not flags[0] & apsw.SQLITE_OPEN_CREATE:
+            raise apsw.CantOpenError(f"there is no {label}")
+        return DiskFile(self, self.files.setdefault(label, File()))  # type: ignore[return-value]
 
     def xDelete(self, name: str, sync: bool) -> None:
         if self.strikes():
@@ -147,6 +154,7 @@ class DiskFile:
 
     def xSync(self, flags: int) -> None:
         fault = self.disk.strikes()
+        self.disk.syncs.append(self.disk.count)
         if fault == "kill":
             self.disk.die()
         if fault in ("sync error", "write error", "full"):
@@ -299,30 +307,31 @@ def _is_there(reader: Reader, operation: AnyInternal, outcome: Any) -> bool:
     return record is not None
 
 
-FAULTS = ("kill", "torn write", "write error", "sync error", "full")
+FAULTS = ("kill", "torn write", "write error", "full")
 
 
-def _count(folder: Path) -> int:
+def _plan(folder: Path, every: int, seed: int) -> tuple[int, list[tuple[str, int]]]:
+    """(disk operations in all, what to break): every sync, and every so-many-th operation."""
     run = Run(Disk(), folder)
     run.live()
     assert survived(run, random.Random(0)) == []
-    return run.disk.count
+    plan = [("sync error", at) for at in run.disk.syncs for _ in range(3)]
+    for at in range(1 + seed % every, run.disk.count, every):
+        plan += [(fault, at) for fault in FAULTS]
+    return run.disk.count, plan
 
 
 def _strike(folder: Path, every: int, seed: int, say: Callable[[str], None] = print) -> int:
-    operations = _count(folder)
-    struck = 0
-    for at in range(1 + seed % every, operations, every):
-        for fault in FAULTS:
-            chance = random.Random(f"{seed} {fault} {at}")
-            run = Run(Disk(), folder)
-            run.disk.plan(fault, at)
-            run.live()
-            wrong = survived(run, chance)
-            assert wrong == [], f"after {fault!r} at disk operation {at}, seed {seed}: {wrong[:3]}"
-            struck += 1
-    say(f"{struck} faults over {operations} disk operations, 0 violations, seed {seed}")
-    return struck
+    operations, plan = _plan(folder, every, seed)
+    for number, (fault, at) in enumerate(plan):
+        chance = random.Random(f"{seed} {fault} {at} {number}")
+        run = Run(Disk(), folder)
+        run.disk.plan(fault, at, at + chance.randrange(1, 90))
+        run.live()
+        wrong = survived(run, chance)
+        assert wrong == [], f"after {fault!r} at disk operation {at}, seed {seed}: {wrong[:3]}"
+    say(f"{len(plan)} faults over {operations} disk operations, 0 violations, seed {seed}")
+    return len(plan)
 
 
 def test_fault_03_and_04_a_book_survives_its_disk(tmp_path: Path) -> None:

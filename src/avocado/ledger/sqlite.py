@@ -33,6 +33,7 @@ SAFE_LIBRARY: Final = 3_051_003
 _CACHE_ROWS: Final = 200_000
 """Rows kept in memory between batches before the cache is thrown away and filled afresh."""
 _CHECKPOINT_PAGES: Final = 4000
+_PIECE: Final = 1 << 20
 
 _SELECT: Final = {
     kind: f"SELECT {', '.join(COLUMNS[kind])} FROM {table}"  # noqa: S608
@@ -176,6 +177,7 @@ class SqliteStore:
 
     def _connect(self) -> None:
         with _translated():
+            self._rewrite_log()
             flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
             self._db = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs)
             self._db.set_busy_timeout(2000)
@@ -213,7 +215,6 @@ class SqliteStore:
         return State(seq, digest, self)
 
     def _begin_epoch(self, at: int) -> None:
-        """Its commit syncs the log, so what a dead process left there unsynced is durable too."""
         process = f"{os.getpid()}@{socket.gethostname()}"
         with _translated(), self._db:
             self._db.execute("UPDATE epoch SET ended = ? WHERE ended IS NULL", (self.epoch,))
@@ -305,19 +306,31 @@ class SqliteStore:
         except apsw.Error:
             self._state = State()  # begin() fails too, and the writer reopens
 
-    def reopen(self) -> None:
-        """Connects afresh, and trusts nothing that a failed commit may have left in the log.
+    def _rewrite_log(self) -> None:
+        """Makes true what the log seems to say: its bytes are written again, and synced.
 
-        A commit that failed half-way can look committed to the next reader of the log without being
-        on the disk; after a failed sync the kernel may even call such pages clean. A later answer
-        must not be built on that. So everything moves to the database file, and is synced there.
+        A commit that failed half-way, here or in a process that died, can look committed to the
+        next reader of the log without being on the disk: never synced, or worse, dropped by a
+        failed sync whose pages the kernel calls clean from then on. Answers built on that would be
+        lost with the power, and a checkpoint built on it would tear the database.
         """
+        flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
+        try:
+            log = apsw.VFSFile(self._vfs or "", f"{self.path}-wal", flags)
+        except apsw.CantOpenError:
+            return  # there is none: the last process closed the book
+        try:
+            size = log.xFileSize()
+            for offset in range(0, size, _PIECE):
+                log.xWrite(log.xRead(min(_PIECE, size - offset), offset), offset)
+            if size:
+                log.xSync(apsw.SQLITE_SYNC_FULL)
+        finally:
+            log.xClose()
+
+    def reopen(self) -> None:
         self._disconnect()
         self._connect()
-        with _translated():
-            left, moved = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        if left != moved:
-            raise LedgerUnavailable("a reader keeps the log from being made durable; it waits")
 
     def _disconnect(self) -> None:
         if hasattr(self, "_db"):

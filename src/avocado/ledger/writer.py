@@ -249,10 +249,9 @@ class Writer:
             if now >= self._next_tick:
                 self._next_tick = now + SECOND
                 self._tick(now)
-        except (LedgerCorrupt, Fenced) as error:
-            self._down = error
-        except LedgerError:
+        except LedgerUnavailable as error:
             self.metrics.failed += 1
+            self._down = error  # after any failure only a fresh connection is trusted
 
     def _tick(self, now: int) -> None:
         self._store.beat()
