@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.engine import Delta, EngineError, Event, Finish, Sampling
+from avocado.engine.engine import Delta, EngineError, Event, Finish, Occupancy, Sampling
 from avocado.terms.usage import Usage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, import as a package
@@ -61,6 +61,9 @@ class InProcess:
     """An engine that costs nothing: what is left is the gateway."""
 
     context_length = 4096
+    occupancy = Occupancy(0)
+
+    async def check(self, sampling: Sampling) -> None: ...
 
     def prepare(self, chat: Chat) -> Prompt:
         return PROMPT

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from avocado.engine.engine import Delta, Event, Finish, Generation, Sampling
+from avocado.engine.engine import Delta, Event, Finish, Generation, Sampling, Unsupported
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.limits import Limits
 from avocado.ledger.errors import LedgerUnavailable
@@ -558,6 +558,16 @@ def test_a_full_engine_is_a_429_before_any_hold(make_stand: MakeStand, ask_body:
     assert stand.reader.hold(answer.headers["x-request-id"]) is None
     link.close()
     stand.idle()
+
+
+def test_what_the_engine_cannot_do_is_a_400_before_any_hold(stand: Any) -> None:
+    async def check(sampling: Any) -> None:
+        raise Unsupported("top_k", "this engine has no top_k")
+
+    stand.engine.check = check
+    answer = stand.ask(top_k=3)
+    assert (answer.status, answer.error["param"]) == (400, "top_k")
+    assert stand.reader.hold(answer.headers["x-request-id"]) is None
 
 
 def test_fault_20_overload_is_a_429_before_tokenizing(make_stand: MakeStand, ask_body: Any) -> None:

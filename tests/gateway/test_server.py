@@ -153,16 +153,18 @@ def test_a_port_in_use_is_refused(start: Start) -> None:
 
 def test_fault_25_sigterm_under_load_drains_settles_and_exits_0(start: Start) -> None:
     server = start("w " * 40, 0.01)
-    key = server.add_customer()
+    client = server.client(server.add_customer())
+    begun: list[str] = []
     done: list[str] = []
 
     def stream(_: int) -> None:
         options: Any = {"stream": True, "stream_options": {"include_usage": True}}
         try:
-            with server.client(key) as client:
-                got: Any = list(
-                    client.chat.completions.create(model="avocado-1", messages=MESSAGES, **options)
-                )
+            chunks: Any = client.chat.completions.create(
+                model="avocado-1", messages=MESSAGES, **options
+            )
+            begun.append(next(chunks).id)
+            got = list(chunks)
         except openai.APIConnectionError:
             done.append("the door was closed")
         except openai.InternalServerError as error:
@@ -173,7 +175,8 @@ def test_fault_25_sigterm_under_load_drains_settles_and_exits_0(start: Start) ->
     with ThreadPoolExecutor(32) as pool:
         for number in range(32):
             pool.submit(stream, number)
-        time.sleep(0.35)
+        while len(begun) < 16:
+            time.sleep(0.005)
         began = time.monotonic()
         assert server.end() == 0
         assert time.monotonic() - began < 5

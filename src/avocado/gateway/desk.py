@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from avocado.engine.engine import Engine, EngineError, PromptTooLong
+from avocado.engine.engine import Engine, EngineError, PromptTooLong, Unsupported
 from avocado.gateway.chat import PaidRequest, Stage
 from avocado.gateway.errors import of_engine, unavailable
 from avocado.gateway.exchange import Exchange
@@ -82,7 +82,7 @@ class Desk:
         if order.hold.idempotency_key is None and not self._is_poor(order.hold.tenant):
             try:
                 request.start_engine()
-            except (EngineError, PromptTooLong) as error:
+            except (EngineError, PromptTooLong, Unsupported) as error:
                 raise of_engine(error) from error
         task = asyncio.get_running_loop().create_task(request.run())
         request.task = task

@@ -6,12 +6,13 @@ means the same on every surface: 402 is money, 429 is rate, 503 is us. Knows not
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 import msgspec
 
 from avocado.data.chat import RenderError
-from avocado.engine.engine import EngineBusy, EngineError, PromptTooLong
+from avocado.engine.engine import EngineBusy, EngineError, PromptTooLong, Unsupported
 from avocado.ledger.errors import (
     CurrencyMismatch,
     Duplicate,
@@ -174,7 +175,9 @@ def of_engine(error: BaseException) -> ApiError:
     if isinstance(error, RenderError):
         return bad_request(str(error), "messages")
     if isinstance(error, EngineBusy):
-        return overloaded("The engine is full; try again in a moment")
+        return overloaded("The engine is full; try again in a moment", ceil(error.retry_after))
+    if isinstance(error, Unsupported):
+        return unsupported(error.field, str(error))
     if isinstance(error, EngineError):
         return ApiError(
             503 if error.retryable else 500,

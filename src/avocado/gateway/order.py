@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from avocado.data.chat import Prompt, RenderError
-from avocado.engine.engine import Engine, Sampling
+from avocado.engine.engine import Engine, Sampling, Unsupported
 from avocado.gateway.errors import bad_request, of_engine
 from avocado.gateway.exchange import Exchange, idempotency_key
 from avocado.gateway.keys import Caller
@@ -46,7 +46,7 @@ async def take(
     """Counts the prompt exactly and bounds the answer.
 
     Raises:
-        ApiError: 400 for what the template refuses or what does not fit the context.
+        ApiError: 400 for what the template or the engine refuses, or what does not fit the context.
     """
     try:
         if len(body) <= INLINE_BYTES:
@@ -63,6 +63,10 @@ async def take(
         seed=ask.seed,
         stop=ask.stop,
     )
+    try:
+        await engine.check(sampling)
+    except Unsupported as error:
+        raise of_engine(error) from error
     key = idempotency_key(exchange)
     hold = Hold(
         id=exchange.id,
