@@ -314,9 +314,12 @@ class SqliteStore:
         failed sync whose pages the kernel calls clean from then on. Answers built on that would be
         lost with the power, and a checkpoint built on it would tear the database.
         """
+        path = self.path.with_name(f"{self.path.name}-wal")
+        if self._vfs is None and not path.exists():
+            return
         flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
         try:
-            log = apsw.VFSFile(self._vfs or "", f"{self.path}-wal", flags)
+            log = apsw.VFSFile(self._vfs or "", str(path), flags)
         except apsw.CantOpenError:
             return  # there is none: the last process closed the book
         try:
