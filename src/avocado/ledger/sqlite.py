@@ -21,7 +21,6 @@ from msgspec.structs import astuple
 from avocado.ledger import chain, schema
 from avocado.ledger.errors import (
     LedgerCorrupt,
-    LedgerError,
     LedgerLocked,
     LedgerUnavailable,
     UnsafeLibrary,
@@ -77,7 +76,9 @@ class _translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LedgerError) or not isinstance(error, apsw.Error):
+        if isinstance(error, OSError):
+            raise LedgerUnavailable(f"the disk did not take it: {error}") from error
+        if not isinstance(error, apsw.Error):
             return
         if isinstance(error, apsw.ConstraintError):
             raise LedgerCorrupt(f"the database refused what the book decided: {error}") from error
@@ -315,19 +316,26 @@ class SqliteStore:
         lost with the power, and a checkpoint built on it would tear the database.
         """
         path = self.path.with_name(f"{self.path.name}-wal")
-        if self._vfs is None and not path.exists():
-            return
-        flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
+        if self._vfs is not None:
+            self._rewrite_through_vfs(self._vfs, path)
+        elif path.exists():
+            with path.open("r+b") as log:
+                while piece := log.read(_PIECE):
+                    log.seek(-len(piece), os.SEEK_CUR)
+                    log.write(piece)
+                log.flush()
+                os.fsync(log.fileno())
+
+    @staticmethod
+    def _rewrite_through_vfs(vfs: str, path: Path) -> None:
         try:
-            log = apsw.VFSFile(self._vfs or "", str(path), flags)
+            flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
+            log = apsw.VFSFile(vfs, str(path), flags)
         except apsw.CantOpenError:
             return  # there is none: the last process closed the book
         try:
-            size = log.xFileSize()
-            for offset in range(0, size, _PIECE):
-                log.xWrite(log.xRead(min(_PIECE, size - offset), offset), offset)
-            if size:
-                log.xSync(apsw.SQLITE_SYNC_FULL)
+            log.xWrite(log.xRead(log.xFileSize(), 0), 0)
+            log.xSync(apsw.SQLITE_SYNC_FULL)
         finally:
             log.xClose()
 
