@@ -248,3 +248,38 @@ def test_usage_is_summed_by_day_key_and_release(desk: Desk) -> None:
         assert lines == reader.usage()
         day = lines[2].day
         assert [line.day for line in reader.usage("acme", since=desk.clock.now() - 10**9)] == [day]
+
+
+def test_customers_keys_and_prices_are_read_back(desk: Desk) -> None:
+    desk.setup()
+    desk.setup(tenant="globex")
+    with desk.reader as reader:
+        assert [customer.tenant for customer in reader.customers()] == ["acme", "globex"]
+        both = reader.keys()
+        assert [key.key_id for key in both] == ["key-acme", "key-globex"]
+        (key,) = reader.keys("globex")
+        assert reader.key_by_digest(key.digest) == key
+        assert reader.key_by_digest("unknown") is None
+        assert [price.version for price in reader.prices()] == [desk.sheet.version]
+    desk.do(o.RevokeKey(key_id="key-globex"))
+    with desk.reader as reader:
+        revoked = reader.key_by_digest(key.digest)
+        assert revoked is not None
+        assert revoked.revoked == desk.clock.now()
+    taken = o.AddKey(key_id="new", tenant="acme", name="k", digest=key.digest, created=1)
+    assert desk.refused(taken).code == "idempotency_conflict"
+
+
+def test_the_journal_is_read_by_customer_and_from_anywhere(desk: Desk) -> None:
+    desk.setup(money=10**7)
+    desk.setup(money=10**7, tenant="globex")
+    desk.settle(desk.hold(tenant="globex").hold)
+    with desk.reader as reader:
+        everything = list(reader.journal())
+        assert [record.seq for record in everything] == list(range(1, len(everything) + 1))
+        assert list(reader.journal(after=4)) == everything[4:]
+        own = list(reader.journal(tenant="globex"))
+        assert [record for record in everything if record in own] == own
+        assert reader.entry(3) == everything[2]
+        assert reader.entry(0) is None
+        assert reader.head()[0] == len(everything)

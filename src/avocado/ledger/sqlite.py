@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
+import msgspec
 from msgspec.structs import astuple
 
 from avocado.ledger import chain, schema
@@ -227,13 +228,14 @@ class SqliteStore:
     # -- Source ----------------------------------------------------------------------------------
 
     def fetch(self, kind: type[Row], column: str, values: Sequence[str]) -> Iterable[Row]:
-        sql = f"{_SELECT[kind]} WHERE {column} = ?"
-        if kind is GrantRow and column == "tenant":
-            sql += " AND closed = 0"
-        execute = self._db.execute
-        for value in values:
-            for row in execute(sql, (value,)):
-                yield kind(*row)
+        only = " AND closed = 0" if kind is GrantRow and column == "tenant" else ""
+        if len(values) == 1:
+            sql = f"{_SELECT[kind]} WHERE {column} = ?{only}"
+            found = self._db.execute(sql, (values[0],))
+        else:
+            sql = f"{_SELECT[kind]} WHERE {column} IN (SELECT value FROM json_each(?)){only}"  # noqa: S608
+            found = self._db.execute(sql, (msgspec.json.encode(values).decode(),))
+        return [kind(*row) for row in found]
 
     def measure(self, column: str, value: str, since: int) -> int:
         sql = (
