@@ -46,18 +46,19 @@ class StopFilter:
         self._stops = stops
         self._held = ""
 
-    def feed(self, text: str) -> tuple[str, bool]:
-        """What may be shown now, and whether a stop string ended the text."""
+    def feed(self, text: str) -> tuple[str, str | None]:
+        """What may be shown now, and the stop string that ended the text, if one did."""
         if not self._stops:
-            return text, False
+            return text, None
         pending = self._held + text
-        found = [place for stop in self._stops if (place := pending.find(stop)) >= 0]
+        found = [(place, stop) for stop in self._stops if (place := pending.find(stop)) >= 0]
         if found:
             self._held = ""
-            return pending[: min(found)], True
+            place, stop = min(found)
+            return pending[:place], stop
         keep = max(_overlap(pending, stop) for stop in self._stops)
         self._held = pending[len(pending) - keep :]
-        return pending[: len(pending) - keep], False
+        return pending[: len(pending) - keep], None
 
     def flush(self) -> str:
         """The end came: what was held back did not begin a stop string."""

@@ -29,6 +29,7 @@ import torch
 from avocado.data.chat import Chat, ChatTemplate, Prompt
 from avocado.engine.decoder import Decoder, decoder_for
 from avocado.engine.engine import Delta, EngineBusy, EngineError, Occupancy, PromptTooLong, Sampling
+from avocado.engine.logprobs import Spelling
 from avocado.engine.model import CausalModel
 from avocado.engine.scheduler import Scheduler
 from avocado.engine.sequence import Sequence
@@ -60,6 +61,7 @@ class EmbeddedEngine:
         self._vocabulary = vocabulary
         self._max_queue = max_queue
         self._threads = threads
+        self._spelling: Spelling | None = None
         self._door = threading.Condition()
         self._inbox: list[tuple[Sequence, Stream, asyncio.AbstractEventLoop]] = []
         self._closing = False
@@ -127,7 +129,14 @@ class EmbeddedEngine:
         return Occupancy(self._scheduler.running, waiting, self._scheduler.capacity)
 
     async def check(self, sampling: Sampling) -> None:
-        """As the protocol says."""
+        self._check_tokens(sampling)
+
+    def _check_tokens(self, sampling: Sampling) -> None:
+        for token in (*(token for token, _ in sampling.logit_bias), *sampling.stop_ids):
+            if not 0 <= token < self._vocabulary:
+                raise ValueError(
+                    f"there is no token {token}: this model's ids end at {self._vocabulary - 1}"
+                )
 
     def prepare(self, chat: Chat) -> Prompt:
         return self.template.prompt(chat)
@@ -142,8 +151,13 @@ class EmbeddedEngine:
             )
         if not prompt.ids or not 0 <= min(prompt.ids) <= max(prompt.ids) < self._vocabulary:
             raise ValueError("the prompt is empty, or holds ids that this model does not know")
+        self._check_tokens(sampling)
         backend = self.template.tokenizer.backend_tokenizer
-        sequence = Sequence(prompt, sampling, self.template.stop_ids, backend)
+        if sampling.logprobs and self._spelling is None:
+            self._spelling = Spelling(backend)
+        sequence = Sequence(
+            prompt, sampling, self.template.stop_ids, backend, spelling=self._spelling
+        )
         stream = Stream(length, lambda: self._cancel(sequence))
         with self._door:
             if self._broken is not None:

@@ -230,6 +230,11 @@ class ThoughtCount:
         self._tail = ""
         self.tokens = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether a thought is under way."""
+        return self._state is Thinking.YES
+
     def take(self, text: str, completion: int) -> None:
         """The token that made ``completion`` tokens added ``text``, perhaps none."""
         if self._state is Thinking.NO:

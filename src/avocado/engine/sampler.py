@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from avocado.engine.constraint import Constraint
 from avocado.engine.engine import Sampling
+from avocado.engine.logprobs import Told
 
 if TYPE_CHECKING:
     import torch
@@ -29,17 +31,26 @@ not reach p: a full sort of 150,000 logits costs more than a step of a small mod
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How one row chooses. ``draws`` gives its random numbers, None is greedy."""
+    """How one row chooses. ``draws`` gives its random numbers, None is greedy. ``top`` is how many
+    of the likeliest tokens are told with each, None tells nothing."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     draws: random.Random | None = None
+    constraint: Constraint | None = None
+    top: int | None = None
 
     @classmethod
-    def of(cls, sampling: Sampling) -> Choice:
-        draws = None if sampling.temperature < GREEDY_BELOW else random.Random(sampling.seed)
-        return cls(sampling.temperature, sampling.top_p, sampling.top_k, draws)
+    def of(cls, sampling: Sampling, constraint: Constraint | None = None) -> Choice:
+        return cls(
+            sampling.temperature,
+            sampling.top_p,
+            sampling.top_k,
+            None if sampling.temperature < GREEDY_BELOW else random.Random(sampling.seed),
+            constraint,
+            sampling.top_logprobs if sampling.logprobs else None,
+        )
 
     @property
     def narrow(self) -> bool:
@@ -49,6 +60,48 @@ class Choice:
 
 class NotFinite(ArithmeticError):
     """The model's logits hold NaN or are all infinite: no choice is possible."""
+
+
+def decide(logits: torch.Tensor, choices: Sequence[Choice]) -> tuple[list[int], dict[int, Told]]:
+    """One token per row, and what is told of it for the rows that ask. May change ``logits``,
+    float ``[rows, vocabulary]``.
+
+    Raises:
+        NotFinite: a row has no finite greatest logit.
+    """
+    told = [row for row, choice in enumerate(choices) if choice.top is not None]
+    # The model's own, before anything is changed: what a bias or a grammar does is no opinion.
+    scores = logits[told].float().log_softmax(dim=-1) if told else None
+    bound = [row for row, choice in enumerate(choices) if choice.constraint is not None]
+    if bound:
+        logits = logits.float()
+        for row in bound:
+            constraint = choices[row].constraint
+            assert constraint is not None
+            constraint.apply(logits[row])
+    tokens = choose(logits, choices)
+    if scores is None:
+        return tokens, {}
+    return tokens, _tell(scores, tokens, told, choices)
+
+
+def _tell(
+    scores: torch.Tensor, tokens: list[int], rows: list[int], choices: Sequence[Choice]
+) -> dict[int, Told]:
+    """``scores``: log-probabilities ``[len(rows), vocabulary]``."""
+    import torch
+
+    chosen = torch.tensor([tokens[row] for row in rows], device=scores.device).unsqueeze(1)
+    values = scores.gather(1, chosen).flatten().tolist()
+    most = max(choices[row].top or 0 for row in rows)
+    best, places = scores.topk(most, dim=-1)
+    likeliest = [
+        list(zip(*each, strict=True)) for each in zip(places.tolist(), best.tolist(), strict=True)
+    ]
+    return {
+        row: Told(values[index], tuple(likeliest[index][: choices[row].top]))
+        for index, row in enumerate(rows)
+    }
 
 
 def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> list[int]:

@@ -51,7 +51,7 @@ class Sampling:
       stop tokens do.
     * ``presence_penalty`` is taken once, ``frequency_penalty`` each time, from the logit of a token
       that this answer has in it already (OpenAI's meaning: the prompt does not count).
-    * ``logit_bias``: ``(token id, addend)``; -100 rules a token out, whatever its logit.
+    * ``logit_bias``: ``(token id, addend)``; 100 all but ensures a token and -100 bans it.
     * ``logprobs`` reports each token's log-probability, and ``top_logprobs`` of the likeliest
       beside it: the model's own, before temperature, penalties and grammar.
     * ``cache_salt``: prompts with the same one may share a cache; "" shares with nobody's.

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable
 
 from avocado.engine.decoder import CHUNK, SHORT, Decoder, Prefill
-from avocado.engine.engine import EngineError, Finish
-from avocado.engine.sampler import choose
+from avocado.engine.engine import Delta, EngineError
+from avocado.engine.logprobs import Told
+from avocado.engine.sampler import decide
 from avocado.engine.sequence import Sequence
 from avocado.engine.stream import Signal, Stopped
 
@@ -80,7 +81,7 @@ class Scheduler:
     def _release_cancelled(self) -> None:
         for row in range(len(self._running) - 1, -1, -1):
             if self._running[row].cancelled:
-                self._say(self._running[row], Stopped(self._running[row].completion))
+                self._say(self._running[row], self._running[row].stopped())
                 self._leave(row)
         if self._joining and all(each.cancelled for each in self._joining):
             for each in self._joining:
@@ -101,12 +102,12 @@ class Scheduler:
         logits = self._prefill.advance()
         if logits is None:
             return
-        tokens = choose(logits, [each.choice for each in self._joining])
+        chosen = decide(logits, [each.choice for each in self._joining])
         self._decoder.join(self._prefill, [each.need for each in self._joining])
         first = len(self._running)
         self._running += self._joining
         self._joining, self._prefill = [], None
-        self._hand_out(first, tokens)
+        self._hand_out(first, *chosen)
 
     def _next_group(self) -> list[Sequence]:
         """The first of the queue that fit together: in memory, and padded in one piece."""
@@ -125,15 +126,15 @@ class Scheduler:
     def _advance(self) -> None:
         if self._running:
             logits = self._decoder.step([each.last for each in self._running])
-            self._hand_out(0, choose(logits, [each.choice for each in self._running]))
+            self._hand_out(0, *decide(logits, [each.choice for each in self._running]))
 
-    def _hand_out(self, first: int, tokens: list[int]) -> None:
+    def _hand_out(self, first: int, tokens: list[int], told: dict[int, Told]) -> None:
         """A token for each running sequence from ``first`` on; those that end leave."""
         for row in range(len(self._running) - 1, first - 1, -1):
             sequence = self._running[row]
-            for event in sequence.take(tokens[row - first]):
-                self._say(sequence, event)
-            if isinstance(event, Finish):
+            for signal in sequence.take(tokens[row - first], told.get(row - first)):
+                self._say(sequence, signal)
+            if not isinstance(signal, Delta):
                 self._leave(row)
 
     def _leave(self, row: int) -> None:

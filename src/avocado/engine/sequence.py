@@ -7,9 +7,13 @@ from collections.abc import Sequence as Ids
 from typing import Any
 
 from avocado.data.chat import Prompt
+from avocado.engine.constraint import Constraint, Matcher
 from avocado.engine.detokenizer import Detokenizer, StopFilter
-from avocado.engine.engine import Delta, Event, Finish, FinishReason, Sampling
+from avocado.engine.engine import Delta, EngineError, Finish, FinishReason, Sampling, TokenLogprob
+from avocado.engine.logprobs import Spelling, Telling, Told
+from avocado.engine.reply import ThoughtCount
 from avocado.engine.sampler import Choice
+from avocado.engine.stream import Signal, Stopped
 from avocado.terms.usage import Usage
 
 
@@ -20,10 +24,20 @@ class Sequence:
     """
 
     def __init__(
-        self, prompt: Prompt, sampling: Sampling, stop_ids: Collection[int], backend: Any
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        stop_ids: Collection[int],
+        backend: Any,
+        *,
+        spelling: Spelling | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
+        """``spelling`` is needed for log-probabilities, ``matcher`` keeps the grammar."""
+        self._thought = ThoughtCount(prompt.text)
+        self._constraint = Constraint.of(sampling, matcher, waits=self._thought.open)
         self.ids: Ids[int] = prompt.ids
-        self.choice = Choice.of(sampling)
+        self.choice = Choice.of(sampling, self._constraint)
         self.need = len(prompt.ids) + sampling.max_tokens
         """Tokens of memory that it may come to take."""
         self.completion = 0
@@ -31,30 +45,56 @@ class Sequence:
         """The newest token, which the next step reads."""
         self.cancelled = False
         self._limit = sampling.max_tokens
-        self._stop_ids = stop_ids
+        self._stop_ids = stop_ids if not sampling.stop_ids else {*stop_ids, *sampling.stop_ids}
         self._text = Detokenizer(backend)
+        self._certain = 0
+        """Characters that the tokens so far make, shown or held back."""
         self._filter = StopFilter(sampling.stop)
+        self._telling = Telling(spelling) if sampling.logprobs and spelling else None
 
-    def take(self, token: int) -> list[Event]:
-        """The model's next token. The last event is ``Finish`` when the turn is over."""
+    def take(self, token: int, told: Told | None = None) -> list[Signal]:
+        """The model's next token. The last signal is no Delta when the turn is over."""
         self.completion += 1
         self.last = token
+        if self._constraint is not None:
+            self._constraint.take(token)
+            if self._constraint.error:
+                return [EngineError(f"the grammar failed: {self._constraint.error}")]
         if token in self._stop_ids:
             return self._end("", "stop")
-        text, stopped = self._filter.feed(self._text.step(token))
-        if stopped:
-            return self._close(text, "stop")
+        if told is not None and self._telling is not None:
+            self._telling.hear(token, told, self._certain)
+        new = self._text.step(token)
+        self._certain += len(new)
+        self._thought.take(new, self.completion)
+        if self._constraint is not None and not self._thought.open:
+            self._constraint.start()
+        text, stop = self._filter.feed(new)
+        if stop is not None:
+            return self._close(text, "stop", stop)
         if self.completion == self._limit:
             return self._end(text, "length")
-        return [Delta(text, self.completion)]
+        return [self._delta(text)]
 
-    def _end(self, text: str, reason: FinishReason) -> list[Event]:
+    def stopped(self) -> Stopped:
+        """What is final when it is let go of."""
+        return Stopped(self.completion, self._thought.tokens)
+
+    def _end(self, text: str, reason: FinishReason) -> list[Signal]:
         """No token follows, so what was held back may be shown, unless a stop string is in it."""
-        more, stopped = self._filter.feed(self._text.flush())
-        if stopped:
-            return self._close(text + more, "stop")
-        return self._close(text + more + self._filter.flush(), reason)
+        more, stop = self._filter.feed(self._text.flush())
+        if stop is not None:
+            return self._close(text + more, "stop", stop)
+        return self._close(text + more + self._filter.flush(), reason, None)
 
-    def _close(self, text: str, reason: FinishReason) -> list[Event]:
-        usage = Usage(len(self.ids), self.completion)
-        return [Delta(text, self.completion), Finish(reason, usage)]
+    def _close(self, text: str, reason: FinishReason, stop: str | None) -> list[Signal]:
+        usage = Usage(len(self.ids), self.completion, reasoning=self._thought.tokens)
+        return [self._delta(text, last=stop is None), Finish(reason, usage, stop)]
+
+    def _delta(self, text: str, last: bool = False) -> Delta:
+        told: tuple[TokenLogprob, ...] = ()
+        if self._telling is not None:
+            told = self._telling.tell(text)
+            if last:
+                told += self._telling.rest()
+        return Delta(text, self.completion, told, self._thought.tokens)
