@@ -23,6 +23,10 @@ Report = Callable[[int, int, str], None]
 """Tells progress: (done, total, a few words)."""
 
 
+PIPE_WIDTH = 120
+"""Columns of a table that nobody's terminal bounds."""
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a command's words go. With ``json`` only :meth:`result` prints to standard output."""
@@ -53,7 +57,7 @@ class Output:
         for index, column in enumerate(columns):
             cells = [row[index] for row in rows]
             numeric = bool(cells) and all(cell[:1] in "+-0123456789" for cell in cells if cell)
-            table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+            table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
         for row in rows:
             table.add_row(*map(Text, row))  # Text: a customer's [brackets] are no markup
         self.show(table)
@@ -63,7 +67,9 @@ class Output:
         from rich.console import Console
 
         console = Console(stderr=self.json, highlight=False)
-        console.print(renderable, width=None if console.is_terminal else 110)
+        if not console.is_terminal:
+            console.width = PIPE_WIDTH
+        console.print(renderable)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Report]:

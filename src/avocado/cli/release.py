@@ -156,12 +156,20 @@ def release_lines(release: Artifact, offer: Offer, verdict_facts: dict[str, Any]
     )
     licences = sorted({each["licence"] for each in verdict_facts["licences"]})
     return [
-        f"approved: gain {verdict_facts['gain']:+.1%}, licences {', '.join(licences)}"
+        f"approved: {100 * verdict_facts['gain']:+.1f} points, licences {', '.join(licences)}"
         if verdict_facts["gain"] is not None
         else f"approved: licences {', '.join(licences)}; not scored",
-        *(f"to observe: {notice}" for notice in verdict_facts["notices"]),
+        *(f"to observe: {duty}" for duty in duties(verdict_facts["notices"])),
         f"made {short(release.id)} and {short(offer.id)}: {offer.name} at {per_million}",
     ]
+
+
+def duties(notices: Sequence[str]) -> list[str]:
+    """Each duty once, with all that it holds for: notices are ``name: duty``."""
+    names: dict[str, list[str]] = {}
+    for name, _, duty in (notice.partition(": ") for notice in notices):
+        names.setdefault(duty, []).append(name)
+    return [f"{duty}, for {' and '.join(whose)}" for duty, whose in names.items()]
 
 
 def parse_price(

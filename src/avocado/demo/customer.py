@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types import CompletionUsage
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ def ask(url: str, key: str, model: str, question: str) -> Answer:
         reply.choices[0].message.content or "",
         usage.prompt_tokens,
         usage.completion_tokens,
-        str((usage.model_extra or {}).get("cost", "")),
+        _cost(usage),
         1,
     )
 
@@ -56,7 +62,7 @@ def ask_streamed(url: str, key: str, model: str, question: str) -> Answer:
         "".join(pieces),
         usage.prompt_tokens,
         usage.completion_tokens,
-        str((usage.model_extra or {}).get("cost", "")),
+        _cost(usage),
         len(pieces),
     )
 
@@ -79,7 +85,13 @@ def ask_with_a_wrong_key(url: str, model: str) -> str:
     raise AssertionError("the server answered a request with a wrong key")
 
 
-def _client(url: str, key: str):  # type: ignore[no-untyped-def]
+def _cost(usage: CompletionUsage) -> str:
+    """The server's ``cost``, a JSON number of units, without an exponent."""
+    cost = (usage.model_extra or {}).get("cost")
+    return "not told" if cost is None else f"{Decimal(str(cost)):f}"
+
+
+def _client(url: str, key: str) -> OpenAI:
     from openai import OpenAI
 
     return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)

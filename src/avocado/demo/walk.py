@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from avocado.billing.invoice import Invoice
 
 MODEL: Final = "avocado-1"
+EXAMPLES: Final = 10_000
+"""Once through ten thousand taught more than twice through five (docs/log.md)."""
+
 TENANT: Final = "acme"
 CREDIT: Final = Money.parse("1.00")
 PRICE: Final = PriceSheet(Money.parse("0.20").nanos, Money.parse("0.80").nanos)
@@ -80,7 +83,9 @@ class Demo:
         from avocado.demo.task import write_task
 
         self.title("Data: dates and amounts in five languages, as JSON")
-        counts = write_task(self.folder / "train.jsonl", self.folder / "evaluation.jsonl")
+        counts = write_task(
+            self.folder / "train.jsonl", self.folder / "evaluation.jsonl", train=EXAMPLES
+        )
         recipe = resources.files("avocado.demo").joinpath("recipe.toml").read_text("utf-8")
         (self.folder / "recipe.toml").write_text(recipe, "utf-8")
         self.say(
