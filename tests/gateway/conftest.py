@@ -25,10 +25,12 @@ import uvloop
 from avocado.engine.engine import Engine
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.app import App, build_app
+from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import NewKey, mint
 from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.server import key_lookup
+from avocado.gateway.shelf import open_database
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import (
@@ -292,6 +294,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             limits=replace(limits or Limits(), hold_seconds=hold_seconds),
             log_sink=lambda data: lines.extend(json.loads(line) for line in data.splitlines()),
             healthy=lambda: ledger.down is None,
+            answers=Answers(open_database(folder / "gateway.sqlite")),
         )
         stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
@@ -301,6 +304,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
                 stand.idle()
             finally:
                 stop()
+                app.answers.close()
                 ledger.close()
             stand.prove()
 

@@ -17,10 +17,12 @@ from avocado.engine.engine import Engine
 from avocado.gateway.chat import PaidRequest
 from avocado.gateway.desk import Desk
 from avocado.gateway.errors import ApiError, internal, model_not_found, of_ledger, unavailable
-from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
+from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send, idempotency_key
+from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
 from avocado.gateway.limits import Limits
-from avocado.gateway.order import take
+from avocado.gateway.order import fingerprint, take
+from avocado.gateway.shelf import open_database
 from avocado.gateway.surface import Serving, Surface
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.verdict import Stop
@@ -53,12 +55,14 @@ class App:
         limits: Limits,
         request_log: RequestLog,
         healthy: Callable[[], bool],
+        answers: Answers,
     ) -> None:
         self.engines = engines
         self.offers = offers
         self.limits = limits
         self.log = request_log
-        self.desk = Desk(book, limits, request_log.write)
+        self.answers = answers
+        self.desk = Desk(book, limits, self._over)
         self._keyring = keyring
         self._healthy = healthy
         self._routes: dict[str, dict[str, Handler]] = {
@@ -84,7 +88,13 @@ class App:
             await exchange.refuse(internal())
         finally:
             if not exchange.owned:
-                self.log.write(exchange)
+                self._over(exchange)
+
+    def _over(self, exchange: Exchange) -> None:
+        """The end of every exchange: answered or not, charged or not."""
+        if exchange.tape is not None:
+            exchange.tape.end()
+        self.log.write(exchange)
 
     def _route(self, exchange: Exchange) -> Handler:
         path = exchange.path
@@ -117,7 +127,11 @@ class App:
             caller = await self._identify(exchange)
             self.desk.enter(caller.tenant)
             try:
-                request = await self._order(exchange, surface, caller)
+                body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
+                if await self._answered_before(exchange, caller, body):
+                    self.desk.leave(caller.tenant)
+                    return
+                request = await self._order(exchange, surface, caller, body)
             except BaseException:
                 self.desk.leave(caller.tenant)
                 raise
@@ -125,13 +139,27 @@ class App:
             try:
                 await exchange.gone()
             finally:
-                if not exchange.answered:
+                # Who sent an Idempotency-Key will be back for the answer.
+                if not exchange.answered and exchange.tape is None:
                     request.stop(Stop.DISCONNECT)
 
         return handle
 
-    async def _order(self, exchange: Exchange, surface: Surface, caller: Caller) -> PaidRequest:
-        body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
+    async def _answered_before(self, exchange: Exchange, caller: Caller, body: bytes) -> bool:
+        """Whether the request repeats an earlier one, whose answer it then got."""
+        key = idempotency_key(exchange)
+        if key is None:
+            return False
+        same = fingerprint(exchange.path, body)
+        kept = await self.answers.admit(exchange, caller.tenant, key, same)
+        if kept is None:
+            return False
+        await exchange.replay(kept)
+        return True
+
+    async def _order(
+        self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes
+    ) -> PaidRequest:
         ask = surface.read(body)
         exchange.model, exchange.user = ask.model, ask.user
         offer, engine = self._find(ask.model)
@@ -196,12 +224,23 @@ def build_app(
     limits: Limits | None = None,
     log_sink: Callable[[bytes], object] = lambda _: None,
     healthy: Callable[[], bool] = lambda: True,
+    answers: Answers | None = None,
 ) -> App:
-    """The application over what is given; the caller runs ``app.desk.watch`` and ``app.log.run``.
+    """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run`` and
+    ``app.answers.run``.
 
     ``engines`` are by release id and ``offers`` by public name; both are read anew for each
     request. ``keys`` reads a key's record from the book. ``log_sink`` gets the request log.
-    ``healthy`` says whether the book can be written to now.
+    ``healthy`` says whether the book can be written to now. ``answers`` keeps what may be asked
+    for again; without it that is in memory.
     """
-    keyring = Keyring(keys, pepper)
-    return App(engines, book, offers, keyring, limits or Limits(), RequestLog(log_sink), healthy)
+    return App(
+        engines,
+        book,
+        offers,
+        Keyring(keys, pepper),
+        limits or Limits(),
+        RequestLog(log_sink),
+        healthy,
+        answers or Answers(open_database(":memory:")),
+    )

@@ -32,6 +32,10 @@ MAX_PARAM: Final = 200
 """Characters of what a client sent that an error may repeat to it."""
 
 
+KEY_IN_USE: Final = "idempotent_request_exists"
+"""The ledger knows the Idempotency-Key; ``retry_after`` is set while its request still runs."""
+
+
 class ApiError(Exception):
     """One refusal: an HTTP ``status`` and the fields of OpenAI's error object.
 
@@ -107,6 +111,12 @@ def model_not_found(name: str) -> ApiError:
     )
 
 
+def idempotency_conflict() -> ApiError:
+    return ApiError(
+        409, "This Idempotency-Key was used with another request body", code="idempotency_conflict"
+    )
+
+
 def internal() -> ApiError:
     """Our own mistake. The cause is in the log, not in the answer."""
     return ApiError(
@@ -136,17 +146,15 @@ def of_ledger(error: LedgerError) -> ApiError:
     if isinstance(error, UnknownKey | KeyRevoked | UnknownCustomer):
         return unauthorized("This API key is not valid any more")
     if isinstance(error, IdempotencyConflict):
-        return ApiError(
-            409,
-            "This Idempotency-Key was used with another request body",
-            code="idempotency_conflict",
-        )
+        return idempotency_conflict()
     if isinstance(error, Duplicate):
-        said = "is still running" if error.state == "open" else "was answered and charged once"
+        running = error.state == "open"
+        said = "is still running" if running else "was charged, and its answer is not kept any more"
         return ApiError(
             409,
             f"This Idempotency-Key was used before: request {error.hold} {said}",
-            code="idempotent_request_exists",
+            code=KEY_IN_USE,
+            retry_after=1 if running else None,
         )
     if isinstance(error, CurrencyMismatch):
         return ApiError(

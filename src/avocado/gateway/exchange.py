@@ -9,9 +9,10 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-from avocado.gateway.errors import ApiError, bad_request
+from avocado.gateway.errors import KEY_IN_USE, ApiError, bad_request
 from avocado.terms.usage import Usage
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +26,28 @@ _EVENTS: Final = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer that was given before: the ``request`` that it was given to, content type, body."""
+
+    fingerprint: str
+    request: str
+    kind: str
+    body: bytes
+
+
+class Recorder(Protocol):
+    """Takes down an answer while it is sent (``idempotency.Tape``)."""
+
+    def note(self, data: bytes) -> None: ...
+
+    async def keep(self, kind: str, last: bytes) -> None: ...
+
+    async def elsewhere(self, running: bool) -> Kept | None: ...
+
+    def end(self) -> None: ...
 
 
 class ClientGone(Exception):
@@ -61,11 +84,13 @@ class Exchange:
         "key_id",
         "method",
         "model",
+        "more",
         "outcome",
         "owned",
         "path",
         "prompt",
         "status",
+        "tape",
         "tenant",
         "user",
     )
@@ -84,6 +109,9 @@ class Exchange:
         self.answered = False
         self.owned = False
         """Whether a paid task will write the log's line, after its settlement."""
+        self.more: tuple[tuple[bytes, bytes], ...] = ()
+        """Headers that the answer carries, whatever it is."""
+        self.tape: Recorder | None = None
         # For the log.
         self.status = 0
         self.outcome = ""
@@ -161,11 +189,14 @@ class Exchange:
         self, status: int, body: bytes, more: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """One whole JSON answer."""
+        if self.tape is not None and status == 200:
+            await self.tape.keep("application/json", body)
         self.status = status
         headers = [
             _JSON,
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self.id.encode()),
+            *self.more,
             *more,
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -174,6 +205,11 @@ class Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         """An error answer in OpenAI's shape."""
+        if self.tape is not None and error.code == KEY_IN_USE:
+            kept = await self.tape.elsewhere(error.retry_after is not None)
+            if kept is not None:
+                await self.replay(kept)
+                return
         more: tuple[tuple[bytes, bytes], ...] = ()
         if error.retry_after is not None:
             more += ((b"retry-after", b"%d" % error.retry_after),)
@@ -184,16 +220,37 @@ class Exchange:
 
     async def open_stream(self, first: bytes) -> None:
         """Status 200 and the first events."""
+        if self.tape is not None:
+            self.tape.note(first)
         self.status = 200
-        headers = [*_EVENTS, (b"x-request-id", self.id.encode())]
+        headers = [*_EVENTS, (b"x-request-id", self.id.encode()), *self.more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": first, "more_body": True})
 
     async def event(self, data: bytes) -> None:
+        if self.tape is not None:
+            self.tape.note(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def close_stream(self, last: bytes) -> None:
+        if self.tape is not None:
+            await self.tape.keep(_EVENTS[0][1].decode(), last)
         await self._send({"type": "http.response.body", "body": last})
+        self.answered = True
+
+    async def replay(self, kept: Kept) -> None:
+        """An answer that was given before, byte for byte; a stream comes as a whole."""
+        self.status, self.outcome = 200, "replayed"
+        fields = [(b"content-type", kept.kind.encode()), *_EVENTS[1:]]
+        fields += [
+            (b"content-length", b"%d" % len(kept.body)),
+            (b"x-request-id", self.id.encode()),
+            (b"original-request", kept.request.encode()),
+            (b"idempotent-replayed", b"true"),
+            *self.more,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": fields})
+        await self._send({"type": "http.response.body", "body": kept.body})
         self.answered = True
 
 

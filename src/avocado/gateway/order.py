@@ -80,12 +80,13 @@ async def take(
         lifetime=limits.hold_lifetime,
         idempotency_key=key,
         # The path is part of it: the same body on another endpoint is another request.
-        fingerprint=_fingerprint(exchange.path, body) if key is not None else None,
+        fingerprint=fingerprint(exchange.path, body) if key is not None else None,
     )
     return Order(ask, offer, prompt, sampling, hold)
 
 
-def _fingerprint(path: str, body: bytes) -> str:
+def fingerprint(path: str, body: bytes) -> str:
+    """What must be equal for a request to be the same as another by its Idempotency-Key."""
     return hashlib.sha256(path.encode() + b"\0" + body).hexdigest()
 
 

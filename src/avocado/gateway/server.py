@@ -23,9 +23,11 @@ from avocado.engine.engine import Engine
 from avocado.errors import Refused
 from avocado.gateway.admin import AdminServer
 from avocado.gateway.app import App, build_app
+from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import KeyLookup, KeyRecord
 from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
+from avocado.gateway.shelf import Database, ShelfUnavailable, open_database
 from avocado.ledger.errors import LedgerError, LedgerLocked
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import PublishPrice
@@ -46,12 +48,20 @@ CONNECTION_SECONDS = 5
 class Settings:
     """What one server process needs. ``port`` 0 takes any free port."""
 
-    ledger: Path
+    ledger: Path | str
+    """A file, or a ``postgresql://`` address that many servers share."""
     pepper: bytes = field(repr=False)
     admin_socket: Path
     host: str = "127.0.0.1"
     port: int = 8000
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def shelf(self) -> Path | str:
+        """Where the gateway's own tables lie: beside the ledger's file, or in its database."""
+        if isinstance(self.ledger, str):
+            return self.ledger
+        return self.ledger.with_name("gateway.sqlite")
 
 
 def serve(
@@ -76,6 +86,8 @@ def serve(
         stack.callback(ledger.close)
         reader = stack.enter_context(open_reader(settings.ledger))
         listener = stack.enter_context(_listen(settings.host, settings.port))
+        answers = Answers(_open_shelf(settings.shelf))
+        stack.callback(answers.close)
         _publish(ledger, offers)
         engines = load()
         for offer in offers.values():
@@ -90,6 +102,7 @@ def serve(
             limits=settings.limits,
             log_sink=log_sink,
             healthy=lambda: ledger.down is None,
+            answers=answers,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -141,6 +154,7 @@ class _Process:
         helpers = [
             loop.create_task(self._app.desk.watch()),
             loop.create_task(self._app.log.run()),
+            loop.create_task(self._app.answers.run()),
         ]
         try:
             await self._admin.start()
@@ -227,7 +241,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _open(path: Path) -> Ledger:
+def _open_shelf(target: Path | str) -> Database:
+    try:
+        return open_database(target)
+    except ShelfUnavailable as error:
+        raise Refused(str(error)) from error
+
+
+def _open(path: Path | str) -> Ledger:
     try:
         return open_ledger(path)
     except LedgerLocked as error:
