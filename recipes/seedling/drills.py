@@ -10,20 +10,12 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from recipes.seedling.language import Language, Scene, clock, code_word
+from recipes.seedling.language import Language, Scene, clock, code_word, nonsense
 
 SLOTS: Final = (
-    "word",
-    "name",
-    "city",
-    "number",
-    "money",
-    "date",
-    "time",
-    "code",
-    "country",
-    "unit",
-)
+    "word", "name", "city", "number", "money", "date", "time", "code", "country", "unit",
+    "nonsense", "nonsense",
+)  # fmt: skip
 VARIABLES: Final = ("x", "y", "z", "n", "total", "item", "size", "left", "right", "index")
 KEYS: Final = (
     "id",
@@ -83,7 +75,9 @@ def reshaping(language: Language, rng: random.Random) -> str:
 def quoting(language: Language, rng: random.Random) -> str:
     """A table of names and codes, then some of its rows again in another order: look-up."""
     rows = {
-        Scene(language, rng)["name"]: rng.choice((code_word(rng), language.number(rng)))
+        Scene(language, rng)["name"]: rng.choice(
+            (code_word(rng), language.number(rng), nonsense(rng))
+        )
         for _ in range(rng.randint(2, 6))
     }
     again = rng.sample(sorted(rows), min(len(rows), 3))
