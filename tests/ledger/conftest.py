@@ -235,6 +235,15 @@ class Workers:
         )
 
     @staticmethod
+    def rest(process: subprocess.Popen[str]) -> list[str]:
+        """The lines to the end, when some were read already: ``communicate`` would skip those that
+        wait in the buffer."""
+        assert process.stdout is not None
+        lines = process.stdout.readlines()
+        process.wait(timeout=60)
+        return lines
+
+    @staticmethod
     def lost(reader: Reader, lines: Iterable[str]) -> list[str]:
         """The acknowledged lines that the book does not bear out. A cut last line was not said."""
         missing = []

@@ -62,8 +62,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(workers: Workers, tmp_path
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(500)]
     os.kill(process.pid, signal.SIGKILL)
-    rest, _ = process.communicate(timeout=60)
-    lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+    lines += [line for line in workers.rest(process) if line.endswith("\n")]
     workers.check(target, lines)
 
 
