@@ -27,8 +27,18 @@ from typing import Final
 import torch
 
 from avocado.data.chat import Chat, ChatTemplate, Prompt
+from avocado.engine.constraint import Matcher
 from avocado.engine.decoder import Decoder, decoder_for
-from avocado.engine.engine import Delta, EngineBusy, EngineError, Occupancy, PromptTooLong, Sampling
+from avocado.engine.engine import (
+    Delta,
+    EngineBusy,
+    EngineError,
+    Grammar,
+    Occupancy,
+    PromptTooLong,
+    Sampling,
+)
+from avocado.engine.grammar import Grammars, LateMatcher
 from avocado.engine.logprobs import Spelling
 from avocado.engine.model import CausalModel
 from avocado.engine.scheduler import Scheduler
@@ -62,6 +72,7 @@ class EmbeddedEngine:
         self._max_queue = max_queue
         self._threads = threads
         self._spelling: Spelling | None = None
+        self._grammars = Grammars(template.tokenizer, template.stop_ids, vocabulary)
         self._door = threading.Condition()
         self._inbox: list[tuple[Sequence, Stream, asyncio.AbstractEventLoop]] = []
         self._closing = False
@@ -130,6 +141,12 @@ class EmbeddedEngine:
 
     async def check(self, sampling: Sampling) -> None:
         self._check_tokens(sampling)
+        if sampling.grammar is not None:
+            compiling = asyncio.wrap_future(self._grammars.compiled(sampling.grammar))
+            # Its error is the cache's too: raised again it would grow a longer traceback each time.
+            error = (await asyncio.wait((compiling,)))[0].pop().exception()
+            if error is not None:
+                raise type(error)(str(error))
 
     def _check_tokens(self, sampling: Sampling) -> None:
         for token in (*(token for token, _ in sampling.logit_bias), *sampling.stop_ids):
@@ -140,6 +157,9 @@ class EmbeddedEngine:
 
     def prepare(self, chat: Chat) -> Prompt:
         return self.template.prompt(chat)
+
+    def prepare_text(self, text: str) -> Prompt:
+        return Prompt(text, self.template.encode(text))
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """As the protocol says; a prompt without tokens or with unknown ones is a ValueError."""
@@ -156,7 +176,12 @@ class EmbeddedEngine:
         if sampling.logprobs and self._spelling is None:
             self._spelling = Spelling(backend)
         sequence = Sequence(
-            prompt, sampling, self.template.stop_ids, backend, spelling=self._spelling
+            prompt,
+            sampling,
+            self.template.stop_ids,
+            backend,
+            spelling=self._spelling,
+            matcher=self._matcher(sampling.grammar),
         )
         stream = Stream(length, lambda: self._cancel(sequence))
         with self._door:
@@ -170,6 +195,17 @@ class EmbeddedEngine:
             self._door.notify()
         return stream
 
+    def _matcher(self, grammar: Grammar | None) -> Matcher | None:
+        if grammar is None:
+            return None
+        compiled = self._grammars.compiled(grammar)
+        if not compiled.done():
+            return LateMatcher(compiled, self._grammars.matcher)
+        error = compiled.exception()
+        if error is not None:
+            raise type(error)(str(error))
+        return self._grammars.matcher(compiled.result())
+
     def _cancel(self, sequence: Sequence) -> None:
         sequence.cancelled = True  # the thread looks before each step, and is awake: it has work
 
@@ -177,6 +213,7 @@ class EmbeddedEngine:
         with self._door:
             self._closing = True
             self._door.notify()
+        self._grammars.close()
         await asyncio.to_thread(self._thread.join)
 
     # The thread's side.

@@ -155,6 +155,9 @@ class Engine(Protocol):
             RenderError: the template refuses the messages.
         """
 
+    def prepare_text(self, text: str) -> Prompt:
+        """Counts a text that goes to the model as it is, without a template. Thread-safe."""
+
     async def check(self, sampling: Sampling) -> None:
         """Whether this engine can serve ``sampling``, before anything is held for it. A grammar is
         compiled here, off the event loop, so that ``generate`` need not wait for it.

@@ -9,6 +9,7 @@ grammar or a bias is taken as obeyed: what is said stands in the script.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -80,13 +81,18 @@ class ScriptedEngine:
         """Everything is supported."""
 
     def prepare(self, chat: Chat) -> Prompt:
-        lines = []
+        lines = [f"tool: {json.dumps(tool)}\n" for tool in chat.tools]
+        if chat.thinking:
+            lines.append("think: yes\n")
         for place, message in enumerate(chat.messages):
             content = message.get("content")
             if not isinstance(message.get("role"), str) or not isinstance(content, str):
                 raise RenderError(f"message {place + 1} needs a role and a content of text")
-            lines.append(f"{message['role']}: {content}\n")
-        text = "".join(lines)
+            calls = "".join(f"<tool_call>{call}" for call in message.get("tool_calls") or ())
+            lines.append(f"{message['role']}: {calls}{content}\n")
+        return self.prepare_text("".join(lines))
+
+    def prepare_text(self, text: str) -> Prompt:
         return Prompt(text, tuple(zlib.crc32(word.encode()) for word in words(text)))
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:

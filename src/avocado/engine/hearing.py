@@ -1,0 +1,323 @@
+"""What an OpenAI-compatible server answers, event by event, as deltas and exact counts.
+
+Usage that cannot be is refused (``UsageRejected``), never repaired: it is what somebody pays by.
+Where a server sends thoughts and tool calls apart from the text, they are put back into the text in
+Qwen's own form, so that one reader (``reply``) serves all engines. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from avocado.engine.engine import Delta, EngineError, FinishReason, TokenLogprob, UsageRejected
+from avocado.engine.reply import (
+    CALL,
+    CALLED,
+    THINK,
+    THOUGHT,
+    Thinking,
+    ThoughtCount,
+    thinking_after,
+)
+from avocado.terms.usage import MAX_TOKENS, Usage
+
+REASONS: Final[dict[str, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "stop",
+    "function_call": "stop",
+    "content_filter": "stop",
+}
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int = 0
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    stop_reason: Any = None
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: Any = None
+    reasoning_tokens: Any = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
+_usage = msgspec.json.Decoder(_Usage).decode
+
+
+class Hearing:
+    """One answer as it arrives.
+
+    ``prompt`` is the rendered prompt (or ""), ``counted`` its tokens, exact or a bound; ``told``
+    reads an event's log-probabilities where they were asked for.
+    """
+
+    def __init__(
+        self,
+        prompt: str,
+        counted: int,
+        max_tokens: int,
+        *,
+        exact: bool = True,
+        told: Callable[[bytes], list[TokenLogprob]] | None = None,
+    ) -> None:
+        self.usage = Usage(counted)
+        """Consumed so far, as far as is known."""
+        self.counted = False
+        """Whether the server's own count came with the newest text."""
+        self.reason: FinishReason | None = None
+        self.stop: str | None = None
+        self.done = False
+        self.heard = False
+        """Whether anything of an answer came."""
+        self.text: list[str] = []
+        self._counted, self._exact = counted, exact
+        self._max_tokens = max_tokens
+        self._told = told
+        self._opening = thinking_after(prompt)
+        self._thought = ThoughtCount(prompt)
+        self._thinks = False
+        """Whether the server sends a thought apart, and is in the middle of it."""
+        self._calls: dict[int, tuple[list[str], list[str]]] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token came."""
+        return self.usage.completion > 0
+
+    def take(self, data: bytes) -> Delta | None:
+        """One event.
+
+        Raises:
+            UsageRejected: it carries counts that cannot be.
+            EngineError: it is an error, or is not what OpenAI's API sends.
+        """
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        try:
+            chunk = _chunk(data)
+        except (ValueError, RecursionError) as error:
+            if b'"usage"' in data:
+                raise UsageRejected(f"the upstream's usage is no JSON: {error}") from error
+            raise EngineError(f"the upstream sent what is no event: {error}") from error
+        if chunk.error is not None:
+            raise EngineError(f"the upstream failed: {_message(chunk.error)}", retryable=True)
+        text = ""
+        told: tuple[TokenLogprob, ...] = ()
+        for choice in chunk.choices:
+            text += self._hear(choice)
+            if self._told is not None and choice.logprobs != b"null":
+                told += tuple(self._told(bytes(choice.logprobs)))
+        return self._count(text, told, bytes(chunk.usage))
+
+    def _hear(self, choice: _Choice) -> str:
+        text = choice.text or ""
+        if choice.delta is not None:
+            text = self._put_together(choice.delta)
+        if choice.finish_reason is not None:
+            self.reason = REASONS.get(choice.finish_reason)
+            if self.reason is None:
+                raise EngineError(
+                    f"the upstream ended with {choice.finish_reason[:40]!r}", retryable=True
+                )
+            if isinstance(choice.stop_reason, str):
+                self.stop = choice.stop_reason
+            text += self._close()
+        return text
+
+    def _put_together(self, delta: _Delta) -> str:
+        text = ""
+        thought = delta.reasoning or delta.reasoning_content
+        if thought:
+            if not self._thinks:
+                self._thinks = True
+                text = f"{THINK}\n" if self._opening is not Thinking.YES else ""
+            text += thought
+        if delta.content:
+            text += self._end_thought() + delta.content
+        for call in delta.tool_calls or ():
+            names, arguments = self._calls.setdefault(call.index, ([], []))
+            if call.function is not None:
+                names.append(call.function.name or "")
+                arguments.append(call.function.arguments or "")
+        return text
+
+    def _end_thought(self) -> str:
+        if not self._thinks:
+            return ""
+        self._thinks = False
+        return f"\n{THOUGHT}\n\n"
+
+    def _close(self) -> str:
+        """The calls that came in pieces, whole."""
+        if not self._calls:
+            return ""
+        text = self._end_thought()
+        for names, arguments in self._calls.values():
+            name = msgspec.json.encode("".join(names)).decode()
+            body = "".join(arguments) or "{}"
+            text += f'\n{CALL}\n{{"name": {name}, "arguments": {body}}}\n{CALLED}'
+        self._calls = {}
+        return text
+
+    def _count(self, text: str, told: tuple[TokenLogprob, ...], usage: bytes) -> Delta | None:
+        before = self.usage.completion
+        if usage != b"null":
+            self.usage = self._checked(usage)
+            self.counted = True
+        elif text:
+            # At least one token, and most often exactly one.
+            self._count_to(min(before + 1, self._max_tokens))
+            self.counted = False
+        if not text and not told:
+            return None
+        self.text.append(text)
+        self._thought.take(text, self.usage.completion)
+        self._count_to(self.usage.completion)
+        return Delta(text, self.usage.completion, told, self.usage.reasoning)
+
+    def _count_to(self, completion: int) -> None:
+        usage = self.usage
+        reasoning = min(max(usage.reasoning, self._thought.tokens), completion)
+        self.usage = Usage(usage.prompt, completion, usage.cached, reasoning)
+
+    def recount(self, completion: int) -> None:
+        """Our own count of the text, where the server gave none."""
+        self._count_to(max(self.usage.completion, min(completion, self._max_tokens)))
+        self.counted = True
+
+    def _checked(self, raw: bytes) -> Usage:
+        try:
+            given = _usage(raw)
+        except (ValueError, RecursionError) as error:
+            raise UsageRejected(f"the upstream's usage cannot be read: {error}") from error
+        prompt = _number("prompt_tokens", given.prompt_tokens)
+        completion = _number("completion_tokens", given.completion_tokens)
+        inside, out = given.prompt_tokens_details, given.completion_tokens_details
+        cached = _number("cached_tokens", (inside and inside.cached_tokens) or 0)
+        reasoning = _number("reasoning_tokens", (out and out.reasoning_tokens) or 0)
+        if completion > self._max_tokens:
+            raise UsageRejected(
+                f"the upstream counts {completion} tokens where {self._max_tokens} were allowed"
+            )
+        if completion < self.usage.completion and self.counted:
+            raise UsageRejected(f"the upstream's count fell to {completion} tokens")
+        if not completion and self.text:
+            raise UsageRejected("the upstream counts no token and sent text")
+        if not self._exact and prompt > self._counted:
+            raise UsageRejected(
+                f"the upstream counts {prompt} prompt tokens where at most {self._counted} can be"
+            )
+        if cached > prompt or reasoning > completion:
+            raise UsageRejected("the upstream counts more in a part than in the whole")
+        # The prompt is what we rendered and counted; a server that counts more added to it.
+        prompt = self._counted if self._exact else prompt
+        reasoning = min(reasoning or self._thought.tokens, completion)
+        return Usage(prompt, completion, min(cached, prompt), reasoning)
+
+
+def _number(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        raise UsageRejected(f"the upstream's {name} is {str(value)[:40]}")
+    return value
+
+
+def _message(error: Any) -> str:
+    found = error.get("message") if isinstance(error, dict) else error
+    return str(found)[:500]
+
+
+class _Content(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[_Content] = []
+
+
+class _Contents(msgspec.Struct):
+    content: list[_Content] | None = None
+
+
+class _Legacy(msgspec.Struct):
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+def told_by_chat(data: bytes) -> list[TokenLogprob]:
+    """Log-probabilities as ``/v1/chat/completions`` sends them."""
+
+    def token(each: _Content, top: Iterable[_Content]) -> TokenLogprob:
+        spelt = each.token.encode() if each.bytes is None else bytes(each.bytes)
+        return TokenLogprob(
+            each.token, spelt, each.logprob, tuple(token(other, ()) for other in top)
+        )
+
+    found = msgspec.json.decode(data, type=_Contents).content
+    return [token(each, each.top_logprobs) for each in found or ()]
+
+
+def told_by_ids(
+    spell: Callable[[int], bytes], top: int, silent: frozenset[int]
+) -> Callable[[bytes], list[TokenLogprob]]:
+    """Log-probabilities as ``/v1/completions`` sends them, tokens as ``token_id:7``. ``silent``
+    tokens end the turn and are not told."""
+
+    def token(name: str, logprob: float, others: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        spelt = spell(_id(name))
+        return TokenLogprob(spelt.decode(errors="replace"), spelt, logprob, others)
+
+    def read(data: bytes) -> list[TokenLogprob]:
+        found = msgspec.json.decode(data, type=_Legacy)
+        out = []
+        for place, (name, logprob) in enumerate(
+            zip(found.tokens, found.token_logprobs, strict=False)
+        ):
+            if _id(name) in silent or logprob is None:
+                continue
+            best = (found.top_logprobs or [])[place : place + 1]
+            ranked = sorted((best[0] or {}).items() if best else (), key=lambda pair: -pair[1])
+            out.append(token(name, logprob, tuple(token(*each) for each in ranked[:top])))
+        return out
+
+    return read
+
+
+def _id(name: str) -> int:
+    return int(name.removeprefix("token_id:"))

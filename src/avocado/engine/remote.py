@@ -1,0 +1,422 @@
+"""The remote engine: any OpenAI-compatible server over HTTP, one or several replicas of it.
+
+Each generation is one streamed request upstream. Cancelling it closes its connection, which is how
+such servers are told to stop. A request is tried again only while no byte of an answer came. What
+is said to a server and how its answer is read is ``upstream``'s and ``hearing``'s; which replica
+serves is ``routing``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from avocado.data.chat import Chat, Prompt
+from avocado.engine import upstream
+from avocado.engine.breaker import Breaker
+from avocado.engine.engine import (
+    Delta,
+    EngineBusy,
+    EngineError,
+    Finish,
+    JsonSchema,
+    Occupancy,
+    PromptTooLong,
+    Sampling,
+    TokenLogprob,
+    Unsupported,
+)
+from avocado.engine.hearing import Hearing, told_by_chat, told_by_ids
+from avocado.engine.logprobs import Spelling
+from avocado.engine.routing import choose, conversation
+from avocado.engine.sse import EventReader, EventTooLong
+from avocado.engine.stream import Stopped, Stream
+from avocado.engine.upstream import OPENAI, Dialect, Question
+
+if TYPE_CHECKING:
+    from avocado.data.chat import ChatTemplate
+
+Told = Callable[[bytes], list[TokenLogprob]]
+
+log = logging.getLogger("avocado.engine")
+
+FRAMING = 512
+"""Tokens that a chat template may add to what the messages say, where we don't have it."""
+RETRY_AFTER = (1.0, 60.0)
+BACKOFF = 0.1
+"""Seconds; doubled with each try, and a random part of it is waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait for a connection, for the next bytes, for all of an answer, and between looks
+    at a replica's health (0: none); and how often to try again."""
+
+    connect: float = 5.0
+    idle: float = 60.0
+    total: float = 900.0
+    health: float = 5.0
+    retries: int = 2
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """One server, as we know it."""
+
+    url: str
+    breaker: Breaker = field(default_factory=Breaker)
+    running: int = 0
+    up: bool = True
+    """What it said when asked for its health."""
+
+    def ready(self, now: float) -> bool:
+        return self.up and self.breaker.allows(now)
+
+
+class _TryAgain(Exception):
+    """Nothing of an answer came. ``elsewhere``: only another replica may do better."""
+
+    def __init__(self, error: EngineError, *, elsewhere: bool = False) -> None:
+        super().__init__(str(error))
+        self.error, self.elsewhere = error, elsewhere
+
+
+class RemoteEngine:
+    """Serves ``model``, as the servers at ``urls`` call it. Methods belong to one event loop.
+
+    With ``template`` (of the same release) prompts are counted exactly, and sent as token ids where
+    the ``dialect`` has them. Without it a prompt's count is an upper bound until the server says.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        model: str,
+        *,
+        context_length: int,
+        template: ChatTemplate | None = None,
+        dialect: Dialect = OPENAI,
+        api_key: str | None = None,
+        capacity: int = 0,
+        patience: Patience | None = None,
+    ) -> None:
+        """``capacity``: requests at once, all replicas together; 0 sets no limit."""
+        if not urls:
+            raise ValueError("a remote engine needs the address of a server")
+        self.context_length = context_length
+        self.template = template
+        self.replicas = [Replica(url.rstrip("/").removesuffix("/v1")) for url in urls]
+        self._model = model
+        self._dialect = dialect
+        self._by_ids = template is not None and dialect.token_ids
+        self._key = api_key
+        self._capacity = capacity
+        self._patience = patience or Patience()
+        self._running: dict[Stream, asyncio.Task[None]] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._closed = False
+        self._spelling: Spelling | None = None
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._running), capacity=self._capacity)
+
+    def prepare(self, chat: Chat) -> Question:
+        if self.template is not None:
+            prompt = self.template.prompt(chat)
+            return Question(prompt.text, prompt.ids, chat)
+        # A token has at least one byte of what it stands for.
+        said = json.dumps([chat.messages, chat.tools], ensure_ascii=False, default=str)
+        bound = len(said.encode(errors="surrogatepass")) + FRAMING
+        return Question("", (0,) * bound, chat)
+
+    def prepare_text(self, text: str) -> Prompt:
+        """As the protocol says; Unsupported where the server takes conversations only."""
+        if self.template is None or not self._by_ids:
+            raise Unsupported("prompt", "the server behind this model takes conversations only")
+        return Prompt(text, self.template.encode(text))
+
+    async def check(self, sampling: Sampling) -> None:
+        upstream.check(sampling, self._dialect, ids=self._by_ids)
+        if isinstance(sampling.grammar, JsonSchema):
+            await asyncio.to_thread(_check_schema, sampling.grammar.schema)
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        length = len(prompt.ids)
+        if self.template is not None and length + sampling.max_tokens > self.context_length:
+            raise PromptTooLong(
+                f"{length} prompt tokens and {sampling.max_tokens} to complete exceed the context "
+                f"of {self.context_length} tokens"
+            )
+        upstream.check(sampling, self._dialect, ids=self._by_ids)
+        if self._capacity and len(self._running) >= self._capacity:
+            raise EngineBusy
+        body = upstream.body(
+            prompt,
+            sampling,
+            self._model,
+            self._dialect,
+            ids=self._by_ids,
+            stop_ids=tuple(self.template.stop_ids) if self.template is not None else (),
+        )
+        messages = prompt.chat.messages if isinstance(prompt, Question) else ()
+        opening = messages or ({"role": "user", "content": prompt.text[:2048]},)
+        key = conversation(opening, sampling.cache_salt)
+        stream = Stream(length, lambda: self._stop(stream))
+        work = self._play(stream, self._hearing(prompt, sampling), body, key)
+        task = asyncio.get_running_loop().create_task(work)
+        self._running[stream] = task
+        task.add_done_callback(lambda _: self._running.pop(stream, None))
+        return stream
+
+    def _hearing(self, prompt: Prompt, sampling: Sampling) -> Hearing:
+        told: Told | None = told_by_chat if sampling.logprobs else None
+        if sampling.logprobs and self._by_ids and self.template is not None:
+            if self._spelling is None:
+                self._spelling = Spelling(self.template.tokenizer.backend_tokenizer)
+            silent = self.template.stop_ids | set(sampling.stop_ids)
+            told = told_by_ids(self._spelling.of, sampling.top_logprobs, frozenset(silent))
+        exact = self.template is not None
+        return Hearing(prompt.text, len(prompt.ids), sampling.max_tokens, exact=exact, told=told)
+
+    def _stop(self, stream: Stream) -> None:
+        task = self._running.get(stream)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        self._closed = True
+        tasks = list(self._running.values())
+        if self._watch is not None:
+            tasks.append(self._watch)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    # -- one generation --------------------------------------------------------------------------
+
+    async def _play(self, stream: Stream, hearing: Hearing, body: bytes, key: str) -> None:
+        """Ends with one last word to ``stream``, whatever happens."""
+        try:
+            try:
+                await self._ask(stream, hearing, body, key)
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise EngineError("the engine was closed") from None
+                await self._settle_count(hearing)
+                stream.push(Stopped(hearing.usage.completion, hearing.usage.reasoning))
+        except EngineError as error:
+            if hearing.begun:
+                await self._settle_count(hearing)
+                usage = hearing.usage
+                stream.push(Delta("", usage.completion, reasoning=usage.reasoning))
+            stream.push(error)
+        except Exception as error:
+            log.exception("a remote generation failed")
+            stream.push(EngineError(f"the upstream failed: {type(error).__name__}: {error}"))
+
+    async def _ask(self, stream: Stream, hearing: Hearing, body: bytes, key: str) -> None:
+        tried: list[Replica] = []
+        for attempt in range(self._patience.retries + 1):
+            replica = self._choose(key, tried)
+            if replica in tried:
+                await asyncio.sleep(random.random() * BACKOFF * 2**attempt)
+            try:
+                await self._attempt(replica, stream, hearing, body)
+                return
+            except _TryAgain as failed:
+                tried.append(replica)
+                others = [each for each in self.replicas if each not in tried]
+                if attempt == self._patience.retries or (failed.elsewhere and not others):
+                    raise failed.error from failed
+                log.warning("%s: %s; trying again", replica.url, failed.error)
+
+    def _choose(self, key: str, tried: list[Replica]) -> Replica:
+        now = time.monotonic()
+        ready = {each.url: each for each in self.replicas if each.ready(now)}
+        fresh = {url: each for url, each in ready.items() if each not in tried}
+        found = fresh or ready
+        if not found:
+            wait = min(each.breaker.wait(now) for each in self.replicas)
+            raise EngineBusy("no server of this model answers", retry_after=max(1.0, wait))
+        return found[choose({url: each.running for url, each in found.items()}, key)]
+
+    async def _attempt(
+        self, replica: Replica, stream: Stream, hearing: Hearing, body: bytes
+    ) -> None:
+        """One request. The breaker learns what became of it.
+
+        Raises:
+            _TryAgain: nothing of an answer came.
+            EngineError: the server failed, or will not serve this.
+        """
+        replica.running += 1
+        replica.breaker.begin(time.monotonic())
+        try:
+            await self._converse(replica, stream, hearing, body)
+        except asyncio.CancelledError:
+            replica.breaker.forget()
+            raise
+        except EngineBusy as busy:
+            replica.breaker.forget()
+            raise _TryAgain(busy, elsewhere=True) from busy
+        except _Declined as declined:
+            replica.breaker.succeed()  # it is well, and says no
+            raise EngineError(str(declined)) from declined
+        except (aiohttp.ClientError, TimeoutError, EventTooLong) as error:
+            replica.breaker.fail(time.monotonic())
+            self._failed(error, hearing)
+        except (EngineError, _TryAgain):
+            replica.breaker.fail(time.monotonic())
+            raise
+        else:
+            replica.breaker.succeed()
+        finally:
+            replica.running -= 1
+
+    def _failed(self, error: Exception, hearing: Hearing) -> None:
+        """Says what a broken connection means."""
+        name = type(error).__name__
+        if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
+            raise _TryAgain(EngineError(f"no connection: {name}", retryable=True)) from error
+        if isinstance(error, TimeoutError):
+            raise EngineError("the upstream took too long", retryable=True) from error
+        lost = EngineError(f"the connection to the upstream broke: {name}", retryable=True)
+        if not hearing.heard:
+            raise _TryAgain(lost) from error
+        raise lost from error
+
+    async def _converse(
+        self, replica: Replica, stream: Stream, hearing: Hearing, body: bytes
+    ) -> None:
+        url = replica.url + upstream.path(self._by_ids)
+        response = await self._http().post(url, data=body)
+        try:
+            if response.status != 200:
+                raise await _refusal(response)
+            if not response.content_type.startswith("text/event-stream"):
+                raise EngineError(
+                    f"the upstream did not stream: {await _excerpt(response)}", retryable=True
+                )
+            events = EventReader()
+            async for part in response.content.iter_any():
+                for data in events.feed(part):
+                    self._hear(data, stream, hearing)
+                if hearing.done:
+                    break
+            else:
+                for data in events.end():
+                    self._hear(data, stream, hearing)
+            if hearing.reason is None:
+                raise EngineError("the upstream ended early", retryable=True)
+            await self._settle_count(hearing)
+            stream.push(Finish(hearing.reason, hearing.usage, hearing.stop))
+            with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(0.1):  # its last bytes free the connection for others
+                    await response.content.read()
+        finally:
+            response.close() if not response.content.is_eof() else response.release()
+
+    def _hear(self, data: bytes, stream: Stream, hearing: Hearing) -> None:
+        hearing.heard = True
+        delta = hearing.take(data)
+        if delta is not None:
+            stream.push(delta)
+
+    async def _settle_count(self, hearing: Hearing) -> None:
+        """Our own count of a text that the server did not count, off the loop."""
+        if hearing.counted or self.template is None or not hearing.text:
+            return
+        text = "".join(hearing.text)
+        ids = await asyncio.to_thread(self.template.encode, text)
+        ended = hearing.reason == "stop" and hearing.stop is None  # by a token that has no text
+        hearing.recount(len(ids) + ended)
+
+    # -- connections and health ------------------------------------------------------------------
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            patience = self._patience
+            headers = {"content-type": "application/json"}
+            if self._key is not None:
+                headers["authorization"] = f"Bearer {self._key}"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                headers=headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(
+                    total=patience.total, sock_connect=patience.connect, sock_read=patience.idle
+                ),
+                auto_decompress=False,
+            )
+            if patience.health:
+                self._watch = asyncio.get_running_loop().create_task(self._look_after())
+        return self._session
+
+    async def _look_after(self) -> None:
+        """Asks each replica for its health, as long as the engine lives."""
+        while True:
+            await asyncio.sleep(self._patience.health)
+            await asyncio.gather(*(self._look_at(each) for each in self.replicas))
+
+    async def _look_at(self, replica: Replica) -> None:
+        where = "/health" if self._dialect.token_ids else "/v1/models"
+        timeout = aiohttp.ClientTimeout(total=self._patience.connect)
+        try:
+            async with self._http().get(replica.url + where, timeout=timeout) as response:
+                up = response.status < 500
+        except (aiohttp.ClientError, TimeoutError):
+            up = False
+        if up != replica.up:
+            log.warning("%s is %s", replica.url, "up" if up else "down")
+        replica.up = up
+
+
+class _Declined(Exception):
+    """The server is well and refuses this request."""
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> Exception:
+    said = f"the upstream answered {response.status}: {await _excerpt(response)}"
+    if response.status in (429, 503):
+        return EngineBusy(said, retry_after=_retry_after(response.headers.get("retry-after")))
+    if response.status in (502, 504):
+        return _TryAgain(EngineError(said, retryable=True))
+    return EngineError(said, retryable=True) if response.status >= 500 else _Declined(said)
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    return (await response.content.read(2048)).decode(errors="replace")
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds; a date or nonsense is a second."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        seconds = 0.0
+    least, most = RETRY_AFTER
+    return min(max(seconds, least), most) if seconds == seconds else least
+
+
+def _check_schema(schema: str) -> None:
+    """What is wrong with a schema is better said before than after the money is held."""
+    try:
+        from avocado.engine.grammar import check
+    except ImportError:  # without the library, the server says it
+        return
+    check(JsonSchema(schema))
