@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ import uvloop
 
 from avocado.engine.engine import Engine
 from avocado.engine.scripted import Script, ScriptedEngine
+from avocado.gateway.access import Access, Policy, change
 from avocado.gateway.app import App, build_app
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import NewKey, mint
@@ -211,6 +212,12 @@ class Stand:
         """Waits until every paid task has ended."""
         self.until(lambda: self.app.desk.running == 0)
 
+    def policy(self, subject: str, **terms: Any) -> None:
+        """Changes a policy, as a command would: from another connection. Known within a second."""
+        database = open_database(self.folder / "gateway.sqlite")
+        change(database, subject, **terms)
+        database.close()
+
     @property
     def balance(self) -> Balance:
         return self.reader.balance("acme")
@@ -273,6 +280,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         credit: int = DOLLAR,
         engine: Engine | None = None,
         hold_seconds: float = 15.0,  # patience with a busy machine, except where it is tested
+        proxies: Sequence[str] = (),
     ) -> Stand:
         folder = tmp_path / f"stand{len(closers)}"
         folder.mkdir()
@@ -285,16 +293,24 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         scripted = ScriptedEngine(script or Script(reply="one two three four five"))
         offers = {"avocado-1": Offer("avocado-1", RELEASE, price, 1_700_000_000)}
         lines: list[dict[str, Any]] = []
+        limits = replace(limits or Limits(), hold_seconds=hold_seconds)
+        default = Policy(
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+        )
+        shelf = folder / "gateway.sqlite"
+        access = Access(key_lookup(open_reader(path)), open_database(shelf), default)
         app = build_app(
             {RELEASE: engine or scripted},
             book,
             offers,
-            keys=key_lookup(open_reader(path)),
+            keys=access.record,
             pepper=PEPPER,
-            limits=replace(limits or Limits(), hold_seconds=hold_seconds),
+            limits=limits,
             log_sink=lambda data: lines.extend(json.loads(line) for line in data.splitlines()),
             healthy=lambda: ledger.down is None,
-            answers=Answers(open_database(folder / "gateway.sqlite")),
+            answers=Answers(open_database(shelf)),
+            proxies=proxies,
         )
         stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
@@ -305,6 +321,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             finally:
                 stop()
                 app.answers.close()
+                access.close()
                 ledger.close()
             stand.prove()
 
@@ -327,6 +344,7 @@ def _run(app: App) -> tuple[Callable[[], None], asyncio.AbstractEventLoop, int]:
         log_config=None,
         log_level="critical",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)

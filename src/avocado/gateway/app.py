@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,19 +16,28 @@ import msgspec
 from avocado.engine.engine import Engine
 from avocado.gateway.chat import PaidRequest
 from avocado.gateway.desk import Desk
-from avocado.gateway.errors import ApiError, internal, model_not_found, of_ledger, unavailable
+from avocado.gateway.errors import (
+    ApiError,
+    internal,
+    model_not_found,
+    not_allowed,
+    of_ledger,
+    unavailable,
+)
 from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send, idempotency_key
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
 from avocado.gateway.limits import Limits
 from avocado.gateway.order import fingerprint, take
-from avocado.gateway.shelf import open_database
+from avocado.gateway.proxies import Proxies
+from avocado.gateway.rates import MemoryRates, Meter, Rates
+from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Serving, Surface
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.verdict import Stop
 from avocado.gateway.wire import ChatCompletions
 from avocado.ledger.errors import LedgerError
-from avocado.ledger.operation import Book
+from avocado.ledger.operation import Book, Hold
 from avocado.release.offer import Offer
 from avocado.terms.money import Money
 from avocado.terms.price import KINDS
@@ -56,12 +65,16 @@ class App:
         request_log: RequestLog,
         healthy: Callable[[], bool],
         answers: Answers,
+        rates: Rates,
+        proxies: Proxies,
     ) -> None:
         self.engines = engines
         self.offers = offers
         self.limits = limits
         self.log = request_log
         self.answers = answers
+        self.rates = rates
+        self._proxies = proxies
         self.desk = Desk(book, limits, self._over)
         self._keyring = keyring
         self._healthy = healthy
@@ -77,6 +90,8 @@ class App:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served, not {scope['type']}")
         exchange = Exchange(scope, receive, send)
+        if self._proxies:
+            exchange.address = self._proxies.client(exchange)
         try:
             await self._route(exchange)(exchange)
         except ApiError as error:
@@ -94,6 +109,8 @@ class App:
         """The end of every exchange: answered or not, charged or not."""
         if exchange.tape is not None:
             exchange.tape.end()
+        if exchange.meter is not None:
+            exchange.meter.used(exchange.prompt + exchange.completion)
         self.log.write(exchange)
 
     def _route(self, exchange: Exchange) -> Handler:
@@ -109,13 +126,16 @@ class App:
             raise ApiError(405, f"{path} takes {allow}", code="method_not_allowed", allow=allow)
         return handler
 
-    async def _identify(self, exchange: Exchange) -> Caller:
+    async def _identify(self, exchange: Exchange, scope: str = "read") -> Caller:
+        """Who asks, by a key that has ``scope``."""
         authorization = exchange.headers.get(b"authorization")
         try:
             caller = await self._keyring.identify(authorization, exchange.address)
         except LedgerError as error:
             raise of_ledger(error) from error
         exchange.tenant, exchange.key_id = caller.tenant, caller.key_id
+        if scope not in caller.scopes:
+            raise not_allowed(f"This API key has no {scope!r} scope", "scope_missing")
         return caller
 
     # -- what is sold ----------------------------------------------------------------------------
@@ -124,9 +144,11 @@ class App:
         """The handler of an endpoint whose JSON ``surface`` translates."""
 
         async def handle(exchange: Exchange) -> None:
-            caller = await self._identify(exchange)
+            caller = await self._identify(exchange, "inference")
             self.desk.enter(caller.tenant)
             try:
+                if caller.rates:
+                    await self._meter(exchange, caller)
                 body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
                 if await self._answered_before(exchange, caller, body):
                     self.desk.leave(caller.tenant)
@@ -144,6 +166,31 @@ class App:
                     request.stop(Stop.DISCONNECT)
 
         return handle
+
+    async def _meter(self, exchange: Exchange, caller: Caller) -> None:
+        """Counts the request against its rates, before anything of it is read."""
+        meter = exchange.meter = Meter(self.rates, caller.rates)
+        try:
+            await meter.request()
+        except ShelfUnavailable as error:
+            raise unavailable(
+                "Rates cannot be read now; try again", "ledger_unavailable"
+            ) from error
+        finally:
+            exchange.more = meter.headers()
+
+    async def _meter_tokens(self, exchange: Exchange, hold: Hold) -> None:
+        """Takes the most that a counted request can come to from its rates."""
+        if exchange.meter is None:
+            return
+        try:
+            await exchange.meter.tokens(hold.prompt_tokens + hold.n * hold.max_tokens)
+        except ShelfUnavailable as error:
+            raise unavailable(
+                "Rates cannot be read now; try again", "ledger_unavailable"
+            ) from error
+        finally:
+            exchange.more = exchange.meter.headers()
 
     async def _answered_before(self, exchange: Exchange, caller: Caller, body: bytes) -> bool:
         """Whether the request repeats an earlier one, whose answer it then got."""
@@ -163,7 +210,12 @@ class App:
         ask = surface.read(body)
         exchange.model, exchange.user = ask.model, ask.user
         offer, engine = self._find(ask.model)
+        if not caller.may_use(ask.model):
+            raise not_allowed(
+                f"This API key may not use the model {ask.model!r}", "model_not_allowed", "model"
+            )
         order = await take(exchange, body, ask, caller, offer, engine, self.limits)
+        await self._meter_tokens(exchange, order.hold)
         serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
         return self.desk.start(exchange, order, surface.voice(ask, serving), engine)
 
@@ -177,13 +229,16 @@ class App:
     # -- what is shown ---------------------------------------------------------------------------
 
     async def _list_models(self, exchange: Exchange) -> None:
-        await self._identify(exchange)
-        shown = [self._shown(name) for name in sorted(self.offers)]
+        caller = await self._identify(exchange)
+        shown = [self._shown(name) for name in sorted(self.offers) if caller.may_use(name)]
         await exchange.reply(200, _encode({"object": "list", "data": shown}))
 
     async def _show_model(self, exchange: Exchange) -> None:
-        await self._identify(exchange)
-        await exchange.reply(200, _encode(self._shown(exchange.path[len(MODELS) :])))
+        caller = await self._identify(exchange)
+        name = exchange.path[len(MODELS) :]
+        if not caller.may_use(name):
+            raise model_not_found(name)
+        await exchange.reply(200, _encode(self._shown(name)))
 
     def _shown(self, name: str) -> dict[str, Any]:
         offer, engine = self._find(name)
@@ -225,6 +280,8 @@ def build_app(
     log_sink: Callable[[bytes], object] = lambda _: None,
     healthy: Callable[[], bool] = lambda: True,
     answers: Answers | None = None,
+    rates: Rates | None = None,
+    proxies: Sequence[str] = (),
 ) -> App:
     """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run`` and
     ``app.answers.run``.
@@ -232,7 +289,8 @@ def build_app(
     ``engines`` are by release id and ``offers`` by public name; both are read anew for each
     request. ``keys`` reads a key's record from the book. ``log_sink`` gets the request log.
     ``healthy`` says whether the book can be written to now. ``answers`` keeps what may be asked
-    for again; without it that is in memory.
+    for again and ``rates`` counts requests and tokens; without them that is in memory. ``proxies``
+    are the networks whose X-Forwarded-For is believed.
     """
     return App(
         engines,
@@ -243,4 +301,6 @@ def build_app(
         RequestLog(log_sink),
         healthy,
         answers or Answers(open_database(":memory:")),
+        rates or MemoryRates(),
+        Proxies(proxies),
     )

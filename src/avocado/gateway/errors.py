@@ -86,6 +86,11 @@ def unsupported(param: str, message: str | None = None) -> ApiError:
     return bad_request(said, param, "unsupported_parameter")
 
 
+def not_allowed(message: str, code: str, param: str | None = None) -> ApiError:
+    """The caller is known, and this is not for it."""
+    return ApiError(403, message, type="permission_error", code=code, param=param)
+
+
 def unauthorized(message: str) -> ApiError:
     return ApiError(401, message, code="invalid_api_key")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from avocado.gateway.errors import KEY_IN_USE, ApiError, bad_request
+from avocado.gateway.rates import Meter
 from avocado.terms.usage import Usage
 
 Scope = MutableMapping[str, Any]
@@ -82,6 +83,7 @@ class Exchange:
         "headers",
         "id",
         "key_id",
+        "meter",
         "method",
         "model",
         "more",
@@ -112,6 +114,7 @@ class Exchange:
         self.more: tuple[tuple[bytes, bytes], ...] = ()
         """Headers that the answer carries, whatever it is."""
         self.tape: Recorder | None = None
+        self.meter: Meter | None = None
         # For the log.
         self.status = 0
         self.outcome = ""

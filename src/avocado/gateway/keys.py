@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from avocado.gateway.errors import ApiError, unauthorized
+from avocado.gateway.rates import Rate
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX: Final = "av_live_"
@@ -26,6 +27,9 @@ ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 30
 CHECKSUM_LENGTH: Final = 6
 LENGTH: Final = len(PREFIX) + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH
+
+DEFAULT_SCOPES: Final = frozenset(("inference", "read"))
+"""What a key may do that was made without a word about it."""
 
 _KEY = re.compile(
     rb"%s([0-9A-Za-z]{%d})_[0-9A-Za-z]{%d}"
@@ -52,14 +56,24 @@ class KeyRecord:
     digest: str
     revoked: bool = False
     expires: int | None = None
+    scopes: frozenset[str] = DEFAULT_SCOPES
+    models: frozenset[str] | None = None
+    """The only models that the key may ask for; None: all."""
+    rates: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a customer (``tenant``) by one of its keys."""
+    """Who asks: a customer (``tenant``) by one of its keys, and what it may ask for."""
 
     tenant: str
     key_id: str
+    scopes: frozenset[str] = DEFAULT_SCOPES
+    models: frozenset[str] | None = None
+    rates: tuple[Rate, ...] = ()
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
 
 
 KeyLookup = Callable[[str], Awaitable[KeyRecord | None]]
@@ -180,7 +194,7 @@ class Keyring:
                 self._trusted.pop((address, found), None)
             elif hmac.compare_digest(digest(key, self._pepper), record.digest):
                 self._remember(address, found)
-                return Caller(record.tenant, found)
+                return Caller(record.tenant, found, record.scopes, record.models, record.rates)
             self._throttle.failed(f"key {found}", now)
         self._throttle.failed(f"address {address}", now)
         raise unauthorized("Incorrect API key provided")

@@ -1,6 +1,6 @@
 """Limits: how much one server takes on at once, and how long it waits for anybody.
 
-``Gate`` refuses before anything is read, parsed or tokenized. Rates per minute are not here yet.
+``Gate`` refuses before anything is read, parsed or tokenized. Rates per minute are in ``rates``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class Limits:
     """How long a client may read nothing of its stream; then it is cut off."""
     request_seconds: float = 840.0
     """How long one generation may take in all."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Of each customer that has no limits of its own. None: any number."""
     drain_seconds: float = 30.0
     """How long running requests may take after SIGTERM."""
 

@@ -14,6 +14,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,15 +22,17 @@ import uvicorn
 
 from avocado.engine.engine import Engine
 from avocado.errors import Refused
+from avocado.gateway.access import Access, Policy
 from avocado.gateway.admin import AdminServer
 from avocado.gateway.app import App, build_app
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import KeyLookup, KeyRecord
 from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
+from avocado.gateway.rates import MemoryRates, Rates, SharedRates
 from avocado.gateway.shelf import Database, ShelfUnavailable, open_database
 from avocado.ledger.errors import LedgerError, LedgerLocked
-from avocado.ledger.ledger import Ledger, open_ledger
+from avocado.ledger.ledger import Ledger, is_postgres, open_ledger
 from avocado.ledger.operation import PublishPrice
 from avocado.ledger.reader import Reader, open_reader
 from avocado.ledger.rows import COLUMNS, TABLES, Key
@@ -55,6 +58,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     limits: Limits = field(default_factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-For is believed."""
 
     @property
     def shelf(self) -> Path | str:
@@ -88,6 +93,10 @@ def serve(
         listener = stack.enter_context(_listen(settings.host, settings.port))
         answers = Answers(_open_shelf(settings.shelf))
         stack.callback(answers.close)
+        access = _open_access(settings, reader)
+        stack.callback(access.close)
+        rates = _open_rates(settings)
+        stack.callback(rates.close)
         _publish(ledger, offers)
         engines = load()
         for offer in offers.values():
@@ -97,29 +106,37 @@ def serve(
             engines,
             ledger,
             offers,
-            keys=key_lookup(reader),
+            keys=access.record,
             pepper=settings.pepper,
             limits=settings.limits,
             log_sink=log_sink,
             healthy=lambda: ledger.down is None,
             answers=answers,
+            rates=rates,
+            proxies=settings.trusted_proxies,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Process(settings, app, ledger, engines, listener, on_ready).run())
 
 
-def key_lookup(reader: Reader) -> KeyLookup:
-    """Reads key records from a book, as they are on disk: one look-up by id."""
+def key_lookup(reader: Reader, pool: Executor | None = None) -> KeyLookup:
+    """Reads key records from a book: one look-up by id. A database behind a network is read in
+    ``pool``, which must be of one thread, so that the event loop never waits for it."""
     sql = f"SELECT {', '.join(COLUMNS[Key])} FROM {TABLES[Key]} WHERE key_id = ?"  # noqa: S608
 
-    async def lookup(key_id: str) -> KeyRecord | None:
+    def find(key_id: str) -> KeyRecord | None:
         for row in reader.rows(sql, (key_id,)):
             key = Key(*row)
             return KeyRecord(
                 key.key_id, key.tenant, key.digest, key.revoked is not None, key.expires
             )
         return None
+
+    async def lookup(key_id: str) -> KeyRecord | None:
+        if pool is None:
+            return find(key_id)
+        return await asyncio.get_running_loop().run_in_executor(pool, find, key_id)
 
     return lookup
 
@@ -241,9 +258,26 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _open_shelf(target: Path | str) -> Database:
+def _open_access(settings: Settings, reader: Reader) -> Access:
+    limits = settings.limits
+    default = Policy(
+        requests_per_minute=limits.requests_per_minute, tokens_per_minute=limits.tokens_per_minute
+    )
+    pool = ThreadPoolExecutor(1, "gateway-keys") if is_postgres(settings.ledger) else None
+    return Access(key_lookup(reader, pool), _open_shelf(settings.shelf), default)
+
+
+def _open_rates(settings: Settings) -> Rates:
+    """One process counts in memory; many count in the database that they share. A rate needs no
+    durable commit: after a power failure a minute has passed."""
+    if not is_postgres(settings.ledger):
+        return MemoryRates()
+    return SharedRates(_open_shelf(settings.shelf, durable=False))
+
+
+def _open_shelf(target: Path | str, durable: bool = True) -> Database:
     try:
-        return open_database(target)
+        return open_database(target, durable)
     except ShelfUnavailable as error:
         raise Refused(str(error)) from error
 

@@ -29,8 +29,7 @@ TABLES: Final = (
     " request TEXT NOT NULL, kind TEXT NOT NULL, body BYTES NOT NULL, size BIGINT NOT NULL,"
     " until BIGINT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS gateway_answer_until ON gateway_answer (until)",
-    "CREATE TABLE IF NOT EXISTS gateway_rate (name TEXT PRIMARY KEY, level BIGINT NOT NULL,"
-    " at BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS gateway_rate (name TEXT PRIMARY KEY, full_at BIGINT NOT NULL)",
 )
 
 
