@@ -142,9 +142,16 @@ class Hearing:
         told: tuple[TokenLogprob, ...] = ()
         for choice in chunk.choices:
             text += self._hear(choice)
-            if self._told is not None and choice.logprobs != b"null":
-                told += tuple(self._told(bytes(choice.logprobs)))
+            told += self._read_told(bytes(choice.logprobs))
         return self._count(text, told, bytes(chunk.usage))
+
+    def _read_told(self, data: bytes) -> tuple[TokenLogprob, ...]:
+        if self._told is None or data == b"null":
+            return ()
+        try:
+            return tuple(self._told(data))
+        except (ValueError, RecursionError) as error:
+            raise EngineError(f"the upstream's logprobs cannot be read: {error}") from error
 
     def _hear(self, choice: _Choice) -> str:
         text = choice.text or ""

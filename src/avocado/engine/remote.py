@@ -39,7 +39,7 @@ from avocado.engine.hearing import Hearing, told_by_chat, told_by_ids
 from avocado.engine.logprobs import Spelling
 from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
-from avocado.engine.stream import Stopped, Stream
+from avocado.engine.stream import Signal, Stopped, Stream
 from avocado.engine.upstream import OPENAI, Dialect, Question
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class RemoteEngine:
         self._capacity = capacity
         self._patience = patience or Patience()
         self._running: dict[Stream, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
@@ -178,7 +179,8 @@ class RemoteEngine:
         work = self._play(stream, self._hearing(prompt, sampling), body, key)
         task = asyncio.get_running_loop().create_task(work)
         self._running[stream] = task
-        task.add_done_callback(lambda _: self._running.pop(stream, None))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return stream
 
     def _hearing(self, prompt: Prompt, sampling: Sampling) -> Hearing:
@@ -198,7 +200,7 @@ class RemoteEngine:
 
     async def close(self) -> None:
         self._closed = True
-        tasks = list(self._running.values())
+        tasks = list(self._tasks)
         if self._watch is not None:
             tasks.append(self._watch)
         for task in tasks:
@@ -218,16 +220,24 @@ class RemoteEngine:
                 if self._closed:
                     raise EngineError("the engine was closed") from None
                 await self._settle_count(hearing)
-                stream.push(Stopped(hearing.usage.completion, hearing.usage.reasoning))
+                self._end(stream, Stopped(hearing.usage.completion, hearing.usage.reasoning))
         except EngineError as error:
             if hearing.begun:
                 await self._settle_count(hearing)
                 usage = hearing.usage
                 stream.push(Delta("", usage.completion, reasoning=usage.reasoning))
-            stream.push(error)
+            self._end(stream, error)
         except Exception as error:
             log.exception("a remote generation failed")
-            stream.push(EngineError(f"the upstream failed: {type(error).__name__}: {error}"))
+            name = type(error).__name__
+            self._end(stream, EngineError(f"the upstream failed: {name}: {error}"))
+        finally:
+            self._running.pop(stream, None)
+
+    def _end(self, stream: Stream, word: Signal) -> None:
+        """The last word; its place is free from now on."""
+        self._running.pop(stream, None)
+        stream.push(word)
 
     async def _ask(self, stream: Stream, hearing: Hearing, body: bytes, key: str) -> None:
         tried: list[Replica] = []
@@ -324,7 +334,7 @@ class RemoteEngine:
             if hearing.reason is None:
                 raise EngineError("the upstream ended early", retryable=True)
             await self._settle_count(hearing)
-            stream.push(Finish(hearing.reason, hearing.usage, hearing.stop))
+            self._end(stream, Finish(hearing.reason, hearing.usage, hearing.stop))
             with contextlib.suppress(TimeoutError, aiohttp.ClientError):
                 async with asyncio.timeout(0.1):  # its last bytes free the connection for others
                     await response.content.read()
