@@ -32,6 +32,7 @@ from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.server import key_lookup
 from avocado.gateway.shelf import open_database
+from avocado.gateway.tracing import Tracer
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import (
@@ -281,6 +282,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         engine: Engine | None = None,
         hold_seconds: float = 15.0,  # patience with a busy machine, except where it is tested
         proxies: Sequence[str] = (),
+        tracer: Tracer | None = None,
     ) -> Stand:
         folder = tmp_path / f"stand{len(closers)}"
         folder.mkdir()
@@ -311,6 +313,8 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             healthy=lambda: ledger.down is None,
             answers=Answers(open_database(shelf)),
             proxies=proxies,
+            ledger_metrics=lambda: ledger.metrics,
+            tracer=tracer,
         )
         stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)

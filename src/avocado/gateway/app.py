@@ -28,15 +28,18 @@ from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send,
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
 from avocado.gateway.limits import Limits
+from avocado.gateway.metrics import CONTENT_TYPE, MeteredBook, Metrics, Moment
 from avocado.gateway.order import fingerprint, take
 from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Meter, Rates
 from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Serving, Surface
 from avocado.gateway.telemetry import RequestLog
+from avocado.gateway.tracing import Tracer
 from avocado.gateway.verdict import Stop
 from avocado.gateway.wire import ChatCompletions
 from avocado.ledger.errors import LedgerError
+from avocado.ledger.metrics import Metrics as LedgerMetrics
 from avocado.ledger.operation import Book, Hold
 from avocado.release.offer import Offer
 from avocado.terms.money import Money
@@ -49,6 +52,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 MODELS: Final = "/v1/models/"
 SHOWN: Final = len("release-") + 12
 """How much of a release's id is shown, as the command line shows it."""
+LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "local"))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -67,6 +71,8 @@ class App:
         answers: Answers,
         rates: Rates,
         proxies: Proxies,
+        ledger_metrics: Callable[[], LedgerMetrics | None],
+        tracer: Tracer | None,
     ) -> None:
         self.engines = engines
         self.offers = offers
@@ -75,7 +81,13 @@ class App:
         self.answers = answers
         self.rates = rates
         self._proxies = proxies
-        self.desk = Desk(book, limits, self._over)
+        self.metrics = Metrics()
+        self._ledger_metrics = ledger_metrics
+        self._tracer = tracer
+        self._book = MeteredBook(book, self.metrics)
+        if tracer is not None:
+            self._book.spans = {}
+        self.desk = Desk(self._book, limits, self._over)
         self._keyring = keyring
         self._healthy = healthy
         self._routes: dict[str, dict[str, Handler]] = {
@@ -83,6 +95,7 @@ class App:
             "/v1/models": {"GET": self._list_models},
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._show_metrics},
         }
         self._one_model: dict[str, Handler] = {"GET": self._show_model}
 
@@ -111,6 +124,10 @@ class App:
             exchange.tape.end()
         if exchange.meter is not None:
             exchange.meter.used(exchange.prompt + exchange.completion)
+        self._book.forget(exchange.id)
+        self.metrics.over(exchange, exchange.model if exchange.release else "")
+        if self._tracer is not None and self._book.spans is not None:
+            self._tracer.over(exchange, self._book.spans.pop(exchange.id, ()))
         self.log.write(exchange)
 
     def _route(self, exchange: Exchange) -> Handler:
@@ -209,11 +226,14 @@ class App:
     ) -> PaidRequest:
         ask = surface.read(body)
         exchange.model, exchange.user = ask.model, ask.user
+        if self.limits.log_prompts:
+            exchange.said = body
         offer, engine = self._find(ask.model)
         if not caller.may_use(ask.model):
             raise not_allowed(
                 f"This API key may not use the model {ask.model!r}", "model_not_allowed", "model"
             )
+        exchange.release = offer.release[:SHOWN]
         order = await take(exchange, body, ask, caller, offer, engine, self.limits)
         await self._meter_tokens(exchange, order.hold)
         serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
@@ -256,6 +276,21 @@ class App:
             "price_per_million_tokens": {"currency": price.currency, **per_million},
         }
 
+    async def _show_metrics(self, exchange: Exchange) -> None:
+        """For the machine itself, or a key with the scope: turnover is nobody else's business."""
+        near = exchange.address in LOOPBACK and b"x-forwarded-for" not in exchange.headers
+        if not near:
+            await self._identify(exchange, "metrics")
+        now = Moment(
+            {release[:SHOWN]: each.occupancy for release, each in self.engines.items()},
+            self.desk.gate.total,
+            self.limits.running,
+            self.desk.draining,
+            self._healthy(),
+            self._ledger_metrics(),
+        )
+        await exchange.show(CONTENT_TYPE, self.metrics.text(now))
+
     async def _health(self, exchange: Exchange) -> None:
         """Alive: the event loop answers."""
         await exchange.reply(200, b'{"status":"ok"}')
@@ -282,6 +317,8 @@ def build_app(
     answers: Answers | None = None,
     rates: Rates | None = None,
     proxies: Sequence[str] = (),
+    ledger_metrics: Callable[[], LedgerMetrics | None] = lambda: None,
+    tracer: Tracer | None = None,
 ) -> App:
     """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run`` and
     ``app.answers.run``.
@@ -290,7 +327,8 @@ def build_app(
     request. ``keys`` reads a key's record from the book. ``log_sink`` gets the request log.
     ``healthy`` says whether the book can be written to now. ``answers`` keeps what may be asked
     for again and ``rates`` counts requests and tokens; without them that is in memory. ``proxies``
-    are the networks whose X-Forwarded-For is believed.
+    are the networks whose X-Forwarded-For is believed. ``ledger_metrics`` shows what the ledger's
+    writer counts; ``tracer`` gets each request when it is over.
     """
     return App(
         engines,
@@ -303,4 +341,6 @@ def build_app(
         answers or Answers(open_database(":memory:")),
         rates or MemoryRates(),
         Proxies(proxies),
+        ledger_metrics,
+        tracer,
     )

@@ -80,6 +80,7 @@ class Exchange:
         "charge",
         "completion",
         "currency",
+        "first",
         "headers",
         "id",
         "key_id",
@@ -91,6 +92,8 @@ class Exchange:
         "owned",
         "path",
         "prompt",
+        "release",
+        "said",
         "status",
         "tape",
         "tenant",
@@ -121,6 +124,12 @@ class Exchange:
         self.tenant = ""
         self.key_id = ""
         self.model = ""
+        self.release = ""
+        """The release that serves it, as the command line shows it."""
+        self.said = b""
+        """The request's body, where the operator wants it in the log."""
+        self.first: float | None = None
+        """When a stream's first bytes went out, on the monotonic clock."""
         self.user: str | None = None
         self.prompt = 0
         self.completion = 0
@@ -206,6 +215,14 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body})
         self.answered = True
 
+    async def show(self, kind: bytes, body: bytes) -> None:
+        """One whole answer that is not JSON."""
+        self.status = 200
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+        self.answered = True
+
     async def refuse(self, error: ApiError) -> None:
         """An error answer in OpenAI's shape."""
         if self.tape is not None and error.code == KEY_IN_USE:
@@ -225,6 +242,7 @@ class Exchange:
         """Status 200 and the first events."""
         if self.tape is not None:
             self.tape.note(first)
+        self.first = time.monotonic()
         self.status = 200
         headers = [*_EVENTS, (b"x-request-id", self.id.encode()), *self.more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

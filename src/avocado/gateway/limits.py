@@ -32,6 +32,8 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Of each customer that has no limits of its own. None: any number."""
+    log_prompts: bool = False
+    """Whether what clients send stands in the request log."""
     drain_seconds: float = 30.0
     """How long running requests may take after SIGTERM."""
 

@@ -31,6 +31,7 @@ from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.rates import MemoryRates, Rates, SharedRates
 from avocado.gateway.shelf import Database, ShelfUnavailable, open_database
+from avocado.gateway.tracing import Tracer
 from avocado.ledger.errors import LedgerError, LedgerLocked
 from avocado.ledger.ledger import Ledger, is_postgres, open_ledger
 from avocado.ledger.operation import PublishPrice
@@ -60,6 +61,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed."""
+    otlp_endpoint: str | None = None
+    """Where traces go: an OTLP/HTTP collector."""
 
     @property
     def shelf(self) -> Path | str:
@@ -97,6 +100,9 @@ def serve(
         stack.callback(access.close)
         rates = _open_rates(settings)
         stack.callback(rates.close)
+        tracer = Tracer(settings.otlp_endpoint) if settings.otlp_endpoint else None
+        if tracer is not None:
+            stack.callback(tracer.close)
         _publish(ledger, offers)
         engines = load()
         for offer in offers.values():
@@ -114,6 +120,8 @@ def serve(
             answers=answers,
             rates=rates,
             proxies=settings.trusted_proxies,
+            ledger_metrics=lambda: ledger.metrics,
+            tracer=tracer,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

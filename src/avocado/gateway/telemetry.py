@@ -1,4 +1,5 @@
-"""One structured log line a request: who, what, how long, how much. Never a word of a prompt.
+"""One structured log line a request: who, what, how long, how much. Never a word of a prompt,
+unless the operator asks for prompts.
 
 Lines are collected and written together a few times a second, so that a request pays for its JSON
 only. Knows nothing about where they go.
@@ -34,11 +35,15 @@ class _Line(msgspec.Struct, omit_defaults=True):
     tenant: str = ""
     key: str = ""
     model: str = ""
+    release: str = ""
+    first_ms: float = 0
     user: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     charge: int = 0
     currency: str = ""
+    body: str = ""
+    """What the client sent, only where the operator asked for it."""
 
 
 class RequestLog:
@@ -60,11 +65,14 @@ class RequestLog:
             tenant=exchange.tenant,
             key=exchange.key_id,
             model=exchange.model[:100],
+            release=exchange.release,
+            first_ms=round((exchange.first - exchange.began) * 1000, 2) if exchange.first else 0,
             user=exchange.user,
             prompt_tokens=exchange.prompt,
             completion_tokens=exchange.completion,
             charge=exchange.charge,
             currency=exchange.currency,
+            body=exchange.said.decode("utf-8", "replace"),
         )
         self._lines.append(_encode(line))
 
