@@ -34,7 +34,8 @@ def pages(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def reference() -> str:
     """The whole document."""
-    context = click.Context(cli, info_name="avocado", max_content_width=90, terminal_width=90)
+    settings = {**cli.context_settings, "max_content_width": 90, "terminal_width": 90}
+    context = click.Context(cli, info_name="avocado", **settings)
     return INTRO + "\n" + "\n".join(pages(cli, context)).rstrip() + "\n"
 
 
