@@ -3,6 +3,8 @@
 One process owns the ledger. While a server runs, it takes operations here: a Unix socket that only
 its owner may open (0600), one JSON operation a line, one JSON result or failure back. A command
 uses ``reach_ledger``: through the socket if a server runs, on the ledger itself if none does.
+``Refresh`` is no operation of the ledger: it asks the server itself to offer what its workspace
+offers now.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -27,8 +29,6 @@ from avocado.ledger.operation import (
     AnyResult,
     Book,
     Failure,
-    decode_answer,
-    decode_operation,
     encode,
     failure,
 )
@@ -37,8 +37,28 @@ log = logging.getLogger("avocado.gateway")
 
 LINE_BYTES: Final = 64 * 1024
 TIMEOUT_SECONDS: Final = 10.0
+REFRESH_SECONDS: Final = 1800.0
+"""How long a command waits for models to load."""
 MAX_PATH_BYTES: Final = 100
 """What fits a Unix socket's address on every system."""
+
+
+class Refresh(msgspec.Struct, frozen=True, tag_field="do", tag=True):
+    """Makes the server offer what is declared now. Answered when it does."""
+
+
+class Refreshed(msgspec.Struct, frozen=True, tag_field="is", tag=True):
+    """Releases that were loaded, and releases that go when their last request has ended."""
+
+    loaded: tuple[str, ...]
+    going: tuple[str, ...]
+
+
+_order: msgspec.json.Decoder[AnyOperation | Refresh] = msgspec.json.Decoder(AnyOperation | Refresh)
+_answer: msgspec.json.Decoder[AnyResult | Refreshed | Failure] = msgspec.json.Decoder(
+    AnyResult | Refreshed | Failure
+)
+Refresher = Callable[[], Awaitable[Refreshed]]
 
 
 class NotRunning(Refused):
@@ -58,7 +78,7 @@ Submit = Callable[[AnyOperation], AnyResult]
 
 
 @contextlib.contextmanager
-def reach_ledger(ledger: Path, admin_socket: Path) -> Iterator[Submit]:
+def reach_ledger(ledger: Path | str, admin_socket: Path) -> Iterator[Submit]:
     """For commands: a ``submit`` that returns when the operation is durable, server or no server.
 
     Raises:
@@ -76,7 +96,7 @@ def reach_ledger(ledger: Path, admin_socket: Path) -> Iterator[Submit]:
 
 
 @contextlib.contextmanager
-def _own_ledger(path: Path) -> Iterator[Submit]:
+def _own_ledger(path: Path | str) -> Iterator[Submit]:
     try:
         ledger = open_ledger(path)
     except LedgerError as error:
@@ -95,8 +115,9 @@ def _own_ledger(path: Path) -> Iterator[Submit]:
 class AdminServer:
     """Serves ``book`` at ``path`` until closed."""
 
-    def __init__(self, path: Path, book: Book) -> None:
+    def __init__(self, path: Path, book: Book, refresh: Refresher | None = None) -> None:
         self._path = path
+        self._refresh = refresh
         self._book = book
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -140,7 +161,7 @@ class AdminServer:
         self._open.add(writer)
         try:
             while line := await reader.readline():
-                writer.write(encode(await self._answer(line)) + b"\n")
+                writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError) as error:
             log.warning("admin connection ended: %s", error)  # ValueError: a line without end
@@ -148,9 +169,16 @@ class AdminServer:
             self._open.discard(writer)
             writer.close()
 
-    async def _answer(self, line: bytes) -> AnyResult | Failure:
+    async def _answer(self, line: bytes) -> AnyResult | Refreshed | Failure:
         try:
-            return await self._book.do(decode_operation(line))
+            order = _order.decode(line)
+            if not isinstance(order, Refresh):
+                return await self._book.do(order)
+            if self._refresh is None:
+                return Failure(code="no_refresh", message="this server's offers do not change")
+            return await self._refresh()
+        except Refused as refused:
+            return Failure(code="refused", message="; ".join(refused.reasons))
         except LedgerError as error:
             return failure(error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -187,14 +215,31 @@ class AdminClient:
             AdminRefused: the ledger said no.
             Refused: the server did not answer; asking again with the same id is safe.
         """
+        answer = self._ask(encode(operation))
+        assert not isinstance(answer, Refreshed)
+        return answer
+
+    def refresh(self, timeout: float = REFRESH_SECONDS) -> Refreshed:
+        """Asks the server to offer what its workspace offers now; models may have to load.
+
+        Raises:
+            AdminRefused: it cannot, and its offers are what they were.
+            Refused: the server did not answer.
+        """
+        self._socket.settimeout(timeout)
+        answer = self._ask(msgspec.json.encode(Refresh()))
+        assert isinstance(answer, Refreshed)
+        return answer
+
+    def _ask(self, line: bytes) -> AnyResult | Refreshed:
         try:
-            self._socket.sendall(encode(operation) + b"\n")
+            self._socket.sendall(line + b"\n")
             line = self._lines.readline()
         except OSError as error:
             raise Refused(f"the server at {self._path} did not answer: {error}") from error
         if not line:
             raise Refused(f"the server at {self._path} closed before it answered")
-        answer = decode_answer(line)
+        answer = _answer.decode(line)
         if isinstance(answer, Failure):
             raise AdminRefused(answer)
         return answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Meter, Rates
 from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Serving, Surface
+from avocado.gateway.swap import Floor
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.tracing import Tracer
 from avocado.gateway.verdict import Stop
@@ -47,6 +48,7 @@ from avocado.terms.price import KINDS
 
 log = logging.getLogger("avocado.gateway")
 
+T = TypeVar("T")
 Handler = Callable[[Exchange], Awaitable[None]]
 
 MODELS: Final = "/v1/models/"
@@ -61,9 +63,8 @@ class App:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
+        floor: Floor,
         book: Book,
-        offers: Mapping[str, Offer],
         keyring: Keyring,
         limits: Limits,
         request_log: RequestLog,
@@ -74,8 +75,7 @@ class App:
         ledger_metrics: Callable[[], LedgerMetrics | None],
         tracer: Tracer | None,
     ) -> None:
-        self.engines = engines
-        self.offers = offers
+        self.floor = floor
         self.limits = limits
         self.log = request_log
         self.answers = answers
@@ -124,6 +124,8 @@ class App:
             exchange.tape.end()
         if exchange.meter is not None:
             exchange.meter.used(exchange.prompt + exchange.completion)
+        if exchange.serves:
+            self.floor.serving[exchange.serves] -= 1
         self._book.forget(exchange.id)
         self.metrics.over(exchange, exchange.model if exchange.release else "")
         if self._tracer is not None and self._book.spans is not None:
@@ -228,20 +230,24 @@ class App:
         exchange.model, exchange.user = ask.model, ask.user
         if self.limits.log_prompts:
             exchange.said = body
-        offer, engine = self._find(ask.model)
+        found = self.floor.pick(ask.model)
+        if found is None:
+            raise model_not_found(ask.model)
+        offer, engine = found
         if not caller.may_use(ask.model):
             raise not_allowed(
                 f"This API key may not use the model {ask.model!r}", "model_not_allowed", "model"
             )
-        exchange.release = offer.release[:SHOWN]
+        exchange.release, exchange.serves = offer.release[:SHOWN], offer.release
+        self.floor.serving[offer.release] += 1
         order = await take(exchange, body, ask, caller, offer, engine, self.limits)
         await self._meter_tokens(exchange, order.hold)
         serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
         return self.desk.start(exchange, order, surface.voice(ask, serving), engine)
 
     def _find(self, name: str) -> tuple[Offer, Engine]:
-        offer = self.offers.get(name)
-        engine = self.engines.get(offer.release) if offer else None
+        offer = self.floor.offers.get(name)
+        engine = self.floor.engines.get(offer.release) if offer else None
         if offer is None or engine is None:
             raise model_not_found(name)
         return offer, engine
@@ -250,7 +256,7 @@ class App:
 
     async def _list_models(self, exchange: Exchange) -> None:
         caller = await self._identify(exchange)
-        shown = [self._shown(name) for name in sorted(self.offers) if caller.may_use(name)]
+        shown = [self._shown(name) for name in sorted(self.floor.offers) if caller.may_use(name)]
         await exchange.reply(200, _encode({"object": "list", "data": shown}))
 
     async def _show_model(self, exchange: Exchange) -> None:
@@ -282,7 +288,7 @@ class App:
         if not near:
             await self._identify(exchange, "metrics")
         now = Moment(
-            {release[:SHOWN]: each.occupancy for release, each in self.engines.items()},
+            {release[:SHOWN]: each.occupancy for release, each in self.floor.engines.items()},
             self.desk.gate.total,
             self.limits.running,
             self.desk.draining,
@@ -309,6 +315,7 @@ def build_app(
     book: Book,
     offers: Mapping[str, Offer],
     *,
+    floor: Floor | None = None,
     keys: KeyLookup,
     pepper: bytes,
     limits: Limits | None = None,
@@ -324,16 +331,16 @@ def build_app(
     ``app.answers.run``.
 
     ``engines`` are by release id and ``offers`` by public name; both are read anew for each
-    request. ``keys`` reads a key's record from the book. ``log_sink`` gets the request log.
-    ``healthy`` says whether the book can be written to now. ``answers`` keeps what may be asked
-    for again and ``rates`` counts requests and tokens; without them that is in memory. ``proxies``
-    are the networks whose X-Forwarded-For is believed. ``ledger_metrics`` shows what the ledger's
-    writer counts; ``tracer`` gets each request when it is over.
+    request. A ``floor`` stands for both where they are swapped while requests run. ``keys`` reads
+    a key's record from the book. ``log_sink`` gets the request log. ``healthy`` says whether the
+    book can be written to now. ``answers`` keeps what may be asked for again and ``rates`` counts
+    requests and tokens; without them that is in memory. ``proxies`` are the networks whose
+    X-Forwarded-For is believed. ``ledger_metrics`` shows what the ledger's writer counts;
+    ``tracer`` gets each request when it is over.
     """
     return App(
-        engines,
+        floor or Floor(_same(offers), _same(engines)),
         book,
-        offers,
         Keyring(keys, pepper),
         limits or Limits(),
         RequestLog(log_sink),
@@ -344,3 +351,8 @@ def build_app(
         ledger_metrics,
         tracer,
     )
+
+
+def _same(found: Mapping[str, T]) -> dict[str, T]:
+    """The mapping itself where it can change, so that its owner's changes are seen."""
+    return found if isinstance(found, dict) else dict(found)

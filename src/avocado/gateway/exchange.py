@@ -94,6 +94,7 @@ class Exchange:
         "prompt",
         "release",
         "said",
+        "serves",
         "status",
         "tape",
         "tenant",
@@ -126,6 +127,8 @@ class Exchange:
         self.model = ""
         self.release = ""
         """The release that serves it, as the command line shows it."""
+        self.serves = ""
+        """The whole id of that release, while the request counts as one of its."""
         self.said = b""
         """The request's body, where the operator wants it in the log."""
         self.first: float | None = None

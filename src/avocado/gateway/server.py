@@ -23,7 +23,7 @@ import uvicorn
 from avocado.engine.engine import Engine
 from avocado.errors import Refused
 from avocado.gateway.access import Access, Policy
-from avocado.gateway.admin import AdminServer
+from avocado.gateway.admin import AdminServer, Refreshed
 from avocado.gateway.app import App, build_app
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import KeyLookup, KeyRecord
@@ -31,6 +31,7 @@ from avocado.gateway.limits import Limits
 from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.rates import MemoryRates, Rates, SharedRates
 from avocado.gateway.shelf import Database, ShelfUnavailable, open_database
+from avocado.gateway.swap import Floor, Stock, Swapper, refuse_missing
 from avocado.gateway.tracing import Tracer
 from avocado.ledger.errors import LedgerError, LedgerLocked
 from avocado.ledger.ledger import Ledger, is_postgres, open_ledger
@@ -78,12 +79,14 @@ def serve(
     load: Callable[[], Mapping[str, Engine]],
     on_ready: Callable[[str], None],
     log_sink: Callable[[bytes], object] = lambda _: None,
+    stock: Stock | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, in the main thread.
 
     Ledger and port are taken before ``load`` makes the engines (by release id), so that a second
     server is refused at once. ``on_ready`` gets the base URL when requests are answered;
-    ``log_sink`` gets request log lines.
+    ``log_sink`` gets request log lines. With a ``stock`` offers and engines come from it (and
+    ``offers`` and ``load`` may be empty), and a ``Refresh`` over the admin socket swaps them.
 
     Raises:
         Refused: another server has the workspace or the port, the ledger cannot be opened, or an
@@ -104,14 +107,13 @@ def serve(
         if tracer is not None:
             stack.callback(tracer.close)
         _publish(ledger, offers)
-        engines = load()
-        for offer in offers.values():
-            if offer.release not in engines:
-                raise Refused(f"offer {offer.name!r} needs {offer.release}, which is not loaded")
+        floor = Floor(dict(offers), dict(load()))
+        refuse_missing(floor)
         app = build_app(
-            engines,
+            floor.engines,
             ledger,
-            offers,
+            floor.offers,
+            floor=floor,
             keys=access.record,
             pepper=settings.pepper,
             limits=settings.limits,
@@ -125,7 +127,7 @@ def serve(
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_Process(settings, app, ledger, engines, listener, on_ready).run())
+            runner.run(_Process(settings, app, ledger, stock, listener, on_ready).run())
 
 
 def key_lookup(reader: Reader, pool: Executor | None = None) -> KeyLookup:
@@ -157,16 +159,18 @@ class _Process:
         settings: Settings,
         app: App,
         ledger: Ledger,
-        engines: Mapping[str, Engine],
+        stock: Stock | None,
         listener: socket.socket,
         on_ready: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._app = app
-        self._engines = engines
+        self._ledger = ledger
+        self._stock = stock
+        self._swapper: Swapper | None = None
         self._listener = listener
         self._on_ready = on_ready
-        self._admin = AdminServer(settings.admin_socket, ledger)
+        self._admin = AdminServer(settings.admin_socket, ledger, self._refresh if stock else None)
         self._server = _Uvicorn(_config(app))
         self._signals = 0
         self._told = asyncio.Event()
@@ -182,6 +186,10 @@ class _Process:
             loop.create_task(self._app.answers.run()),
         ]
         try:
+            if self._stock is not None:
+                # Here, not before: an engine may have tasks of its own on this loop.
+                self._swapper = Swapper(self._app.floor, self._stock, self._publish)
+                await self._load(self._swapper)
             await self._admin.start()
             await self._serve()
         finally:
@@ -189,8 +197,34 @@ class _Process:
                 helper.cancel()
             self._app.log.flush()
             await self._admin.close()
-            for engine in self._engines.values():
+            if self._swapper is not None:
+                await self._swapper.close()
+            for engine in self._app.floor.engines.values():
                 await engine.close()
+
+    async def _load(self, swapper: Swapper) -> None:
+        """The first refresh. A signal gives it up."""
+        loading = asyncio.ensure_future(swapper.refresh())
+        told = asyncio.ensure_future(self._told.wait())
+        await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not loading.done():
+            loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loading
+        gc.freeze()
+
+    async def _refresh(self) -> Refreshed:
+        if self._app.desk.draining or self._swapper is None:
+            raise Refused("the server is shutting down")
+        changed = await self._swapper.refresh()
+        return Refreshed(changed.loaded, changed.going)
+
+    async def _publish(self, offer: Offer) -> None:
+        try:
+            await self._ledger.do(PublishPrice(terms=offer.price.terms()))
+        except LedgerError as error:
+            raise Refused(f"a price cannot be published: {error}") from error
 
     async def _serve(self) -> None:
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
