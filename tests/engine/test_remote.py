@@ -379,6 +379,30 @@ def test_a_busy_server_is_busy(status: int, header: str, wait: float) -> None:
     play(scene())
 
 
+def test_a_refusal_may_come_inside_a_200() -> None:
+    """As vLLM sends it: a full queue is another replica's chance, a bad request nobody's."""
+
+    async def scene() -> None:
+        async with remote(2) as (engine, fakes):
+            full = '{"error": {"message": "busy", "type": "Service Unavailable", "code": 503}}'
+            for fake in fakes:
+                fake.plan = Plan(first=(full,))
+            with pytest.raises(EngineBusy):
+                await collect(engine, SOME)
+            assert [len(fake.bodies) for fake in fakes] == [1, 1]
+            for busy, free in (fakes, fakes[::-1]):
+                busy.plan, free.plan = Plan(first=(full,)), Plan()
+                assert (await collect(engine, SOME))[0] == "Hello there!"
+            for fake in fakes:
+                fake.plan = Plan(first=('{"error": {"message": "bad schema", "code": 400}}',))
+            for _ in range(4):  # no reason to give the servers up
+                with pytest.raises(EngineError, match="bad schema") as caught:
+                    await collect(engine, SOME)
+                assert not caught.value.retryable
+
+    play(scene())
+
+
 def test_another_replica_takes_what_one_cannot() -> None:
     async def scene() -> None:
         async with remote(3) as (engine, fakes):

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-from avocado.engine.engine import Delta, EngineError, FinishReason, TokenLogprob, UsageRejected
+from avocado.engine.engine import (
+    Delta,
+    EngineBusy,
+    EngineError,
+    FinishReason,
+    TokenLogprob,
+    UsageRejected,
+)
 from avocado.engine.reply import (
     CALL,
     CALLED,
@@ -80,6 +87,10 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 _usage = msgspec.json.Decoder(_Usage).decode
 
 
+class Declined(EngineError):
+    """The server is well and refuses this request."""
+
+
 class Hearing:
     """One answer as it arrives.
 
@@ -137,13 +148,23 @@ class Hearing:
                 raise UsageRejected(f"the upstream's usage is no JSON: {error}") from error
             raise EngineError(f"the upstream sent what is no event: {error}") from error
         if chunk.error is not None:
-            raise EngineError(f"the upstream failed: {_message(chunk.error)}", retryable=True)
+            raise self._failure(chunk.error)
         text = ""
         told: tuple[TokenLogprob, ...] = ()
         for choice in chunk.choices:
             text += self._hear(choice)
             told += self._read_told(bytes(choice.logprobs))
         return self._count(text, told, bytes(chunk.usage))
+
+    def _failure(self, error: Any) -> EngineError:
+        """An error inside a 200. vLLM refuses a request that way too: full, or at fault."""
+        said = f"the upstream failed: {_message(error)}"
+        code = error.get("code") if isinstance(error, dict) else None
+        if code in (429, 503) and not self.begun:
+            return EngineBusy(said)
+        if isinstance(code, int) and 400 <= code < 500 and code != 429:
+            return Declined(said)
+        return EngineError(said, retryable=True)
 
     def _read_told(self, data: bytes) -> tuple[TokenLogprob, ...]:
         if self._told is None or data == b"null":

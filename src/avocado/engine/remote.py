@@ -35,7 +35,7 @@ from avocado.engine.engine import (
     TokenLogprob,
     Unsupported,
 )
-from avocado.engine.hearing import Hearing, told_by_chat, told_by_ids
+from avocado.engine.hearing import Declined, Hearing, told_by_chat, told_by_ids
 from avocado.engine.logprobs import Spelling
 from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
@@ -284,9 +284,9 @@ class RemoteEngine:
         except EngineBusy as busy:
             replica.breaker.forget()
             raise _TryAgain(busy, elsewhere=True) from busy
-        except _Declined as declined:
+        except Declined:
             replica.breaker.succeed()  # it is well, and says no
-            raise EngineError(str(declined)) from declined
+            raise
         except (aiohttp.ClientError, TimeoutError, EventTooLong) as error:
             replica.breaker.fail(time.monotonic())
             self._failed(error, hearing)
@@ -396,17 +396,13 @@ class RemoteEngine:
         replica.up = up
 
 
-class _Declined(Exception):
-    """The server is well and refuses this request."""
-
-
 async def _refusal(response: aiohttp.ClientResponse) -> Exception:
     said = f"the upstream answered {response.status}: {await _excerpt(response)}"
     if response.status in (429, 503):
         return EngineBusy(said, retry_after=_retry_after(response.headers.get("retry-after")))
     if response.status in (502, 504):
         return _TryAgain(EngineError(said, retryable=True))
-    return EngineError(said, retryable=True) if response.status >= 500 else _Declined(said)
+    return EngineError(said, retryable=True) if response.status >= 500 else Declined(said)
 
 
 async def _excerpt(response: aiohttp.ClientResponse) -> str:

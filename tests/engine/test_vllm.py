@@ -1,0 +1,229 @@
+"""A real vLLM on the CPU, in an environment of its own: ``make test-vllm``.
+
+It serves the seedling in fp32, so what it says can be held against the embedded engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from avocado.data.chat import Chat, ChatTemplate
+from avocado.engine.embedded import EmbeddedEngine
+from avocado.engine.engine import (
+    Delta,
+    Engine,
+    EngineBusy,
+    EngineError,
+    Finish,
+    Json,
+    JsonSchema,
+    Regex,
+    Sampling,
+    TokenLogprob,
+)
+from avocado.engine.supervisor import Care
+from avocado.engine.vllm import Launch, VllmEngine
+
+PYTHON = os.environ.get("AVOCADO_VLLM_PYTHON")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PYTHON is None, reason="AVOCADO_VLLM_PYTHON names no interpreter"),
+]
+SEEDLING = Path(str(files("avocado") / "seedling" / "model"))
+QUESTIONS = (
+    "What is 12 + 5?",
+    "Das Treffen ist am 12. März 2024 und kostet 1.234,56 €.",
+    "会议在三月十二日举行，费用一千元",
+    "Tell me a story about an avocado 🥑",
+)
+
+
+def ask(text: str) -> Chat:
+    return Chat(({"role": "user", "content": text},))
+
+
+async def collect(
+    engine: Engine, text: str, sampling: Sampling
+) -> tuple[str, Finish, list[TokenLogprob]]:
+    said, told = "", []
+    async for event in engine.generate(engine.prepare(ask(text)), sampling):
+        if isinstance(event, Finish):
+            return said, event, told
+        said += event.text
+        told += list(event.logprobs)
+    raise AssertionError("it ended without Finish")
+
+
+@asynccontextmanager
+async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[VllmEngine]:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch = Launch(
+        Path(PYTHON or ""),
+        SEEDLING,
+        folder / "vllm.log",
+        max_running=4,
+        max_queue=4,
+        extra=("--dtype", "float32"),
+    )
+    care = Care(start=300, pulse=1, silence=20, stop=20)
+    engine = await VllmEngine.start(launch, ChatTemplate.load(SEEDLING), care=care)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def play(scene: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scene, 900)
+
+    asyncio.run(bounded())
+
+
+def test_vllm_serves_as_the_embedded_engine_does_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One start, since it takes a minute: text, counts, caps, cancel, overload, crash, drain."""
+
+    async def scene() -> None:
+        begun = time.monotonic()
+        async with running(tmp_path, monkeypatch) as engine:
+            print(f"started in {time.monotonic() - begun:.0f} s")
+            embedded = EmbeddedEngine.load(SEEDLING)
+            try:
+                await equal_texts(engine, embedded)
+                await equal_logprobs(engine, embedded)
+            finally:
+                await embedded.close()
+            await grammars(engine)
+            await cancelled(engine)
+            await overloaded(engine)
+            await killed(engine)
+            last = engine.server.pid
+            assert last is not None
+        with pytest.raises(ProcessLookupError):
+            os.killpg(last, 0)
+
+    play(scene())
+
+
+async def equal_texts(engine: VllmEngine, embedded: EmbeddedEngine) -> None:
+    same = 0
+    for text in QUESTIONS:
+        ours, theirs = [await collect(each, text, Sampling(40, 0.0)) for each in (embedded, engine)]
+        assert theirs[1].usage.prompt == ours[1].usage.prompt
+        same += (ours[0], ours[1].reason, ours[1].usage.completion) == (
+            theirs[0],
+            theirs[1].reason,
+            theirs[1].usage.completion,
+        )
+    assert same >= len(QUESTIONS) - 1  # kernels differ in the last bits, and a tie may fall apart
+    stop = (await collect(embedded, QUESTIONS[1], Sampling(40, 0.0)))[0][2:4]
+    for each in (embedded, engine):
+        _, finish, _ = await collect(each, QUESTIONS[1], Sampling(40, 0.0, stop=(stop,)))
+        assert (finish.reason, finish.stop) == ("stop", stop)
+
+
+async def equal_logprobs(engine: VllmEngine, embedded: EmbeddedEngine) -> None:
+    sampling = Sampling(8, 0.0, logprobs=True, top_logprobs=3)
+    for text in QUESTIONS[:2]:
+        ours, theirs = [(await collect(each, text, sampling))[2] for each in (embedded, engine)]
+        assert [each.bytes for each in ours] == [each.bytes for each in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=0.02)
+            assert [top.bytes for top in one.top[:1]] == [top.bytes for top in other.top[:1]]
+
+
+async def grammars(engine: VllmEngine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rom", "Köln"]}, "days": {"type": "integer"}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    }
+    for seed in range(3):
+        text, finish, _ = await collect(
+            engine, "Where?", Sampling(200, 1.0, seed=seed, grammar=JsonSchema(json.dumps(schema)))
+        )
+        if finish.reason == "stop":
+            jsonschema.validate(json.loads(text), schema)
+    text, finish, _ = await collect(engine, "Say", Sampling(30, 1.0, grammar=Regex("[ab]{6}")))
+    assert re.fullmatch("[ab]{6}", text)
+    text, finish, _ = await collect(engine, "Say", Sampling(300, 0.0, grammar=Json()))
+    assert finish.reason == "length" or isinstance(json.loads(text), dict)
+    with pytest.raises(ValueError, match="strin"):
+        await engine.check(Sampling(9, grammar=JsonSchema('{"type": "strin"}')))
+
+
+async def cancelled(engine: VllmEngine) -> None:
+    generation = engine.generate(engine.prepare(ask("Count")), endless(1500))
+    for _ in range(20):
+        event = await anext(generation)
+    assert isinstance(event, Delta)
+    begun = time.monotonic()
+    usage = await generation.cancel()
+    assert time.monotonic() - begun < 1
+    assert event.completion <= usage.completion <= event.completion + 5
+    assert engine.occupancy.running == 0
+
+
+def endless(tokens: int) -> Sampling:
+    """Never ends by itself."""
+    stops = ChatTemplate.load(SEEDLING).stop_ids
+    return Sampling(tokens, 1.0, logit_bias=tuple((token, -100.0) for token in sorted(stops)))
+
+
+async def overloaded(engine: VllmEngine) -> None:
+    """Room for four that run and four that wait: others are refused at once, by us or by it."""
+
+    async def one() -> str:
+        try:
+            _, finish, _ = await collect(engine, "Go", endless(60))
+            assert finish.usage.completion == 60
+        except EngineBusy:
+            return "busy"
+        return "served"
+
+    ends = await asyncio.gather(*(one() for _ in range(20)))
+    assert ends.count("served") >= 8
+    assert set(ends) == {"served", "busy"}
+    # Its own bound holds too, where ours would let more in.
+    engine._remote._capacity = 100
+    ends = await asyncio.gather(*(one() for _ in range(20)))
+    assert set(ends) == {"served", "busy"}
+
+
+async def killed(engine: VllmEngine) -> None:
+    pid = engine.server.pid
+    assert pid is not None
+    running = engine.generate(engine.prepare(ask("Count")), endless(1500))
+    await anext(running)
+    os.killpg(pid, signal.SIGKILL)
+    with pytest.raises(EngineError) as caught:
+        while True:
+            await anext(running)
+    assert caught.value.retryable
+    assert running.usage.completion >= 1
+    until = time.monotonic() + 300
+    while True:
+        try:
+            text, _, _ = await collect(engine, QUESTIONS[0], Sampling(9, 0.0))
+            break
+        except EngineError:
+            assert time.monotonic() < until
+            await asyncio.sleep(1)
+    assert text
+    assert engine.server.pid != pid
