@@ -14,9 +14,13 @@ from avocado.workspace import Workspace
 
 
 class Amount(click.ParamType[Money]):
-    """Decimal units such as ``12`` or ``0.20``, exact to nine decimals; no sign, no exponent."""
+    """Decimal units such as ``12`` or ``0.20``, exact to nine decimals; no exponent, and a minus
+    sign only where ``signed`` lets it."""
 
     name = "amount"
+
+    def __init__(self, signed: bool = False) -> None:
+        self._signed = signed
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -24,6 +28,8 @@ class Amount(click.ParamType[Money]):
         if isinstance(value, Money):
             return value
         try:
+            if self._signed and value.startswith("-"):
+                return -Money.parse(value[1:])
             return Money.parse(value)
         except MoneyError as error:
             self.fail(str(error), param, ctx)

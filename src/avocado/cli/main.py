@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "customer": ("customers", "Add and list customers."),
     "key": ("customers", "Create, list and revoke API keys."),
     "credit": ("customers", "Give a customer credit."),
+    "ledger": ("ledger", "Back up, export and correct the ledger."),
     "usage": ("accounts", "What each customer used."),
     "invoice": ("accounts", "What a customer owes, line by line."),
     "trace": ("trace", "The chain behind an invoice line, request, release or checkpoint."),

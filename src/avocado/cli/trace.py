@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from avocado.billing.invoice import InvoiceLine
 from avocado.cli.accounts import invoice_of
-from avocado.cli.arguments import Month, this_month, workspace_here
+from avocado.cli.arguments import EXISTING, Month, this_month, workspace_here
 from avocado.cli.book import reading
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
@@ -20,6 +21,7 @@ from avocado.terms.money import Money
 from avocado.workspace import Store, Workspace
 
 if TYPE_CHECKING:
+    from avocado.ledger.proof import Check
     from avocado.ledger.reader import Charge, Reader
     from avocado.lineage import Manifest
 
@@ -198,22 +200,20 @@ def trace(out: Output, id_: str, month: tuple[int, int] | None) -> None:
     out.result(value, *(line for link in links for line in link.lines()))
 
 
-@click.command()
-@click.option("--deep", is_flag=True, help="Replay the whole journal and compare every row.")
-@with_output
-def verify(out: Output, deep: bool) -> None:
-    """Prove the ledger's ten invariants, and that no stored file was changed.
+def _prove(book: Path, deep: bool) -> list[Check]:
+    from avocado.ledger.errors import LedgerError
+    from avocado.ledger.proof import prove
+    from avocado.ledger.reader import open_reader
 
-    Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
-    """
-    workspace = workspace_here()
-    store = workspace.store
-    checks = []
-    if workspace.ledger.exists():
-        from avocado.ledger.proof import prove
+    try:
+        with open_reader(book) as reader:
+            return prove(reader, time.time_ns(), deep)
+    except LedgerError as error:
+        raise Refused(str(error)) from error
 
-        with reading(workspace) as reader:
-            checks = prove(reader, time.time_ns(), deep)
+
+def _changed_files(store: Store) -> tuple[list[str], int]:
+    """What is wrong with the stored artifacts, and how many files were checked."""
     wrong: list[str] = []
     files = 0
     for kind in KINDS:
@@ -227,11 +227,28 @@ def verify(out: Output, deep: bool) -> None:
             wrong += [
                 f"{short(each)}: {name} was changed" for name in store.changed_files(artifact)
             ]
+    return wrong, files
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Replay the whole journal and compare every row.")
+@click.option("--ledger", "book", type=EXISTING, help="Prove this ledger, a backup, instead.")
+@with_output
+def verify(out: Output, deep: bool, book: Path | None) -> None:
+    """Prove the ledger's ten invariants, and that no stored file was changed.
+
+    Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
+    """
+    workspace = workspace_here()
+    checks = _prove(book or workspace.ledger, deep) if book or workspace.ledger.exists() else []
+    wrong, files = ([], 0) if book else _changed_files(workspace.store)
     for check in checks:
         mark = "ok " if check.ok else "BAD"
         where = "" if check.ok else f"; first at entry {check.seq}: {check.detail}"
         out.say(f"{mark} {check.number:2} {check.name} ({check.checked}){where}")
-    out.say(f"{'BAD' if wrong else 'ok '}    {files} files of artifacts hash to their manifests")
+    if book is None:
+        mark = "BAD" if wrong else "ok "
+        out.say(f"{mark}    {files} files of artifacts hash to their manifests")
     reasons = [
         f"ledger invariant {check.number} is broken: {check.name} ({check.detail})"
         for check in checks

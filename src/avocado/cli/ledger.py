@@ -1,0 +1,153 @@
+"""``avocado ledger``: copies of the book, and corrections with their reasons."""
+
+from __future__ import annotations
+
+import time
+from getpass import getuser
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+import click
+
+from avocado.cli.arguments import EXISTING, Amount, workspace_here
+from avocado.cli.book import reading, writing
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.terms.money import NANO, Money
+
+if TYPE_CHECKING:
+    from avocado.ledger.operation import AnyOperation, Posted
+
+
+@click.group()
+def ledger() -> None:
+    """Back up, export and correct the ledger, while the server runs or not."""
+
+
+@ledger.command("backup")
+@click.argument("file", type=EXISTING)
+@with_output
+def backup(out: Output, file: Path) -> None:
+    """Copy the ledger to FILE as of one moment. The copy is a ledger: prove it with
+    `avocado verify --ledger FILE`; to restore, stop the server and put it in place of
+    .avocado/ledger.sqlite.
+    """
+    from avocado.ledger.errors import LedgerError
+    from avocado.ledger.export import backup as copy
+
+    source = workspace_here().ledger
+    try:
+        copy(source, file)
+    except (OSError, LedgerError) as error:
+        raise Refused(f"no backup was made: {error}") from error
+    out.result({"backup": str(file)}, f"Copied the ledger to {file}")
+
+
+@ledger.command("export")
+@click.argument("what", type=click.Choice(["transfers", "usage"]))
+@click.argument("file", type=EXISTING)
+@click.option("--customer", help="Usage of one customer only.")
+@with_output
+def export(out: Output, what: str, file: Path, customer: str | None) -> None:
+    """Write transfers (a row a leg) or usage (a row a request) to FILE, .csv or .parquet."""
+    from avocado.ledger import export as exports
+
+    if customer is not None and what == "transfers":
+        raise click.UsageError("--customer goes with usage")
+    if file.exists():
+        raise Refused(f"{file} exists: an export never overwrites")
+    with reading(workspace_here()) as reader, reader.snapshot():
+        if customer is not None:
+            reader.customer(customer)
+        columns = exports.TRANSFERS if what == "transfers" else exports.USAGE
+        rows = exports.transfers(reader) if what == "transfers" else exports.usage(reader, customer)
+        try:
+            count = exports.write(file, columns, rows)
+        except (OSError, ValueError) as error:
+            file.unlink(missing_ok=True)
+            raise Refused(str(error)) from error
+    out.result({"rows": count, "file": str(file)}, f"Wrote {count:,} rows to {file}")
+
+
+@ledger.command("refund")
+@click.argument("of")
+@click.option("--amount", type=Amount(), help="All that is left if left out.")
+@click.option("--reason", required=True, help="Stays in the journal.")
+@with_output
+def refund(out: Output, of: str, amount: Money | None, reason: str) -> None:
+    """Reverse OF, a request's charge, a deposit, a grant or an adjustment, wholly or in part."""
+    from avocado.ledger.operation import Refund
+
+    nanos = None if amount is None else amount.nanos
+    posted = _post(Refund(id=new_id("ref"), of=of, reason=reason, amount=nanos))
+    _tell(out, posted, f"Reversed {of}")
+
+
+@ledger.command("grant")
+@click.argument("customer")
+@click.argument("amount", type=Amount())
+@click.option("--reason", default="", help="Stays in the journal.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Expires after so many days.")
+@with_output
+def grant(out: Output, customer: str, amount: Money, reason: str, days: int | None) -> None:
+    """Give CUSTOMER money that it never paid: spent before paid money, soonest expiry first."""
+    from avocado.ledger.operation import Grant
+
+    expires = None if days is None else time.time_ns() + days * 86_400 * NANO
+    posted = _post(
+        Grant(
+            id=new_id("gra"),
+            tenant=customer,
+            amount=amount.nanos,
+            currency=workspace_here().config.currency,
+            reason=reason,
+            expires=expires,
+        )
+    )
+    _tell(out, posted, f"Granted {customer} {amount.decimal()}")
+
+
+@ledger.command("adjust", context_settings={"ignore_unknown_options": True})
+@click.argument("customer")
+@click.argument("amount", type=Amount(signed=True))
+@click.option("--reason", required=True, help="Stays in the journal.")
+@click.option("--actor", default=getuser, show_default="you", help="Who decided it.")
+@with_output
+def adjust(out: Output, customer: str, amount: Money, reason: str, actor: str) -> None:
+    """Move AMOUNT (either sign) on CUSTOMER's wallet by hand, with who and why."""
+    from avocado.ledger.operation import Adjust
+
+    posted = _post(
+        Adjust(
+            id=new_id("adj"),
+            tenant=customer,
+            amount=amount.nanos,
+            currency=workspace_here().config.currency,
+            reason=reason,
+            actor=actor,
+        )
+    )
+    _tell(out, posted, f"Adjusted {customer} by {amount.decimal()}")
+
+
+def new_id(kind: str) -> str:
+    """A fresh id for an operation of the operator's."""
+    return f"{kind}_{token_hex(12)}"
+
+
+def _post(operation: AnyOperation) -> Posted:
+    from avocado.ledger.operation import Posted
+
+    with writing(workspace_here()) as do:
+        posted = do(operation)
+    assert isinstance(posted, Posted)
+    return posted
+
+
+def _tell(out: Output, posted: Posted, what: str) -> None:
+    available = Money(posted.available, workspace_here().config.currency)
+    out.result(
+        {"id": posted.id, "seq": posted.seq, "available": available.decimal()},
+        f"{what} ({posted.id}, journal entry {posted.seq}); {available} can be spent now",
+    )
