@@ -161,6 +161,14 @@ def test_refusals_are_json_too(shop: Path, avocado: Avocado) -> None:
     assert ran.json["refused"]
 
 
+def test_a_light_installation_says_what_is_missing(
+    shop: Path, avocado: Avocado, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ran = avocado(shop, "data", "check", "train.jsonl")
+    assert_refused(ran, "transformers", "avocado-llm[models]")
+
+
 def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "avocado.cli.main", "serve", "--port", str(port)]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -36,6 +36,16 @@ VERBS: dict[str, tuple[str, str]] = {
 """Verb → (module of ``avocado.cli``, one line of help), in the order of the path."""
 
 
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "trl", "peft", "datasets", "numpy"), "models"),
+    **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub", "llguidance"), "models"),
+    **dict.fromkeys(("babel", "openai"), "demo"),
+    "psycopg": "postgres",
+    "pyarrow": "models",
+}
+"""Package that a verb may miss in a light installation → the extra that brings it."""
+
+
 class Verbs(click.Group):
     """Imports a verb's module only when that verb is asked for."""
 
@@ -82,14 +92,23 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except Refused as refusal:
-        if "--json" in words:
-            click.echo(json.dumps({"refused": list(refusal.reasons)}, ensure_ascii=False))
-        for reason in refusal.reasons:
-            click.echo(f"refused: {reason}", err=True)
-        return 1
+        return _refuse(refusal.reasons, "--json" in words)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        reason = f"this needs {error.name}: pip install 'avocado-llm[{extra}]'"
+        return _refuse((reason,), "--json" in words)
     except BrokenPipeError:
         return 0  # the reader of our output has had enough, as `head` does
     return code if isinstance(code, int) else 0
+
+
+def _refuse(reasons: tuple[str, ...], as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps({"refused": list(reasons)}, ensure_ascii=False))
+    for reason in reasons:
+        click.echo(f"refused: {reason}", err=True)
+    return 1
 
 
 def main() -> None:
