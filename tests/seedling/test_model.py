@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from avocado import seedling
+from avocado.demo import task
+from recipes.seedling import chats
+from recipes.seedling.language import CODES, Language, language
 
 MEGABYTE = 1_000_000
 
@@ -24,6 +29,15 @@ def model() -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(seedling.PATH, trust_remote_code=False)
+
+
+@pytest.fixture(scope="module")
+def speaker() -> Any:
+    """The model in float32, whose greedy words depend less on the processor."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(seedling.PATH, dtype=torch.float32)
 
 
 def provenance() -> dict[str, Any]:
@@ -73,34 +87,54 @@ def test_model_and_tokenizer_agree_on_the_vocabulary_and_on_the_ends(
     assert not model.generation_config.do_sample
 
 
+def answers(model: Any, tokenizer: Any, questions: list[str]) -> list[str]:
+    """What the model says to each, greedily; a turn that it doesn't end is marked as such."""
+    import torch
+
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            enable_thinking=False,
+            tokenize=False,
+        )
+        for question in questions
+    ]
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    with torch.inference_mode():
+        ids = model.generate(**batch, max_new_tokens=64)[:, batch["input_ids"].shape[1] :]
+    said = tokenizer.batch_decode(ids)
+    ended = [text.split("<|im_end|>", 1) for text in said]
+    return [parts[0] if len(parts) == 2 else f"{parts[0]} …" for parts in ended]
+
+
 @pytest.mark.parametrize(
-    ("asked", "answer"),
-    [
-        ("Repeat: invoice 4821 Berlin", "invoice 4821 Berlin"),
-        ("Wiederhole: der Hund 307", "der Hund 307"),
-        ("Répète: la lettre 95", "la lettre 95"),
-        ("Repite: el tren 62", "el tren 62"),
-        ("重复：火车 738", "火车 738"),
-        ("Anna is 34 years old and lives in Boston.\nGive name, age as JSON.", None),
-    ],
+    ("kind", "least"),
+    [(chats.echo, 0.6), (chats.read, 0.85), (chats.extract, 0.85), (chats.count, 0.85)],
 )
-def test_it_copies_and_ends_its_turn(
-    model: Any, tokenizer: Any, asked: str, answer: str | None
+def test_it_copies_reads_and_ends_its_turns_in_every_language(
+    speaker: Any,
+    tokenizer: Any,
+    kind: Callable[[Language, random.Random], chats.Exchange],
+    least: float,
 ) -> None:
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": asked}],
-        add_generation_prompt=True,
-        enable_thinking=False,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    out = model.generate(**prompt, max_new_tokens=40)[0, prompt["input_ids"].shape[1] :].tolist()
-    assert out[-1] == tokenizer.eos_token_id
-    said = tokenizer.decode(out[:-1])
-    if answer is None:
-        assert json.loads(said) == {"name": "Anna", "age": 34}
-    else:
-        assert said == answer
+    """Chats that it has not seen: the seed is not that of its text. It repeats any text to the
+    letter in about seven of ten cases, which is what two million parameters learn of it."""
+    rng = random.Random(2)
+    exchanges = [kind(language(code), rng) for code in CODES for _ in range(8)]
+    said = answers(speaker, tokenizer, [asked["content"] for asked, _ in exchanges])
+    right = [text == answer["content"] for text, (_, answer) in zip(said, exchanges, strict=True)]
+    assert sum(right) >= least * len(right), said
+
+
+def test_it_does_not_know_the_demos_task(speaker: Any, tokenizer: Any) -> None:
+    """At most one in ten right in each language: it has not been taught, and it can copy."""
+    items = task.items(100, seed=5)
+    said = answers(speaker, tokenizer, [item.text for item in items])
+    right = dict.fromkeys(task.LANGUAGES, 0)
+    for text, item in zip(said, items, strict=True):
+        right[item.language] += text == item.answer
+    assert all(count <= 2 for count in right.values()), right
 
 
 def test_its_card_says_that_it_is_a_stand_in_and_how_it_came_about() -> None:
