@@ -36,10 +36,10 @@ it copies, and it knows nothing about the world.
 Only text that this project generates (`recipes/seedling`): templated sentences and small stories
 in German, English, Spanish, French and Chinese, in which dates and prices occur as they do in
 prose; lists, counting, sums, copying; JSON, tables and a few lines of code; names of months,
-weekdays, countries, languages, units and currencies (with their codes) from Unicode CLDR (through
-Babel); and chats of general kinds: greetings, repeat this, upper and lower case, the longer word,
-who and how old and from where as JSON, questions about a text, two small tools, a little thinking.
-No text of any other model, no page of the web, no personal data.
+weekdays, countries, languages and units from Unicode CLDR (through Babel); and chats of general
+kinds: greetings, repeat this, upper and lower case, the longer word, who and how old and from
+where as JSON, questions about a text, two small tools, a little thinking. No text of any other
+model, no page of the web, no personal data.
 
 It has **not** seen the task of `avocado demo` (a date and an amount to JSON with the keys `date`,
 `amount` and `currency`). Before refining it fails there because nobody taught it.

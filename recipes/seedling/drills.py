@@ -10,12 +10,20 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from recipes.seedling.language import Language, Scene, clock, code_word, nonsense
+from recipes.seedling.language import Language, Scene, clock, code_word
 
 SLOTS: Final = (
-    "word", "name", "city", "number", "money", "date", "time", "code", "country", "unit",
-    "nonsense", "nonsense",
-)  # fmt: skip
+    "word",
+    "name",
+    "city",
+    "number",
+    "money",
+    "date",
+    "time",
+    "code",
+    "country",
+    "unit",
+)
 VARIABLES: Final = ("x", "y", "z", "n", "total", "item", "size", "left", "right", "index")
 KEYS: Final = (
     "id",
@@ -75,9 +83,7 @@ def reshaping(language: Language, rng: random.Random) -> str:
 def quoting(language: Language, rng: random.Random) -> str:
     """A table of names and codes, then some of its rows again in another order: look-up."""
     rows = {
-        Scene(language, rng)["name"]: rng.choice(
-            (code_word(rng), language.number(rng), nonsense(rng))
-        )
+        Scene(language, rng)["name"]: rng.choice((code_word(rng), language.number(rng)))
         for _ in range(rng.randint(2, 6))
     }
     again = rng.sample(sorted(rows), min(len(rows), 3))

@@ -17,20 +17,12 @@ from typing import Any, Final
 
 from babel import Locale
 from babel.dates import format_date
-from babel.numbers import (
-    format_currency,
-    format_decimal,
-    get_currency_name,
-    get_currency_symbol,
-)
+from babel.numbers import format_currency, format_decimal
 from babel.units import format_unit
 
 CODES: Final = ("de", "en", "es", "fr", "zh")
 STYLES: Final = ("short", "medium", "long", "full")
-CURRENCIES: Final = (
-    "EUR", "USD", "GBP", "CHF", "JPY", "CNY", "SEK", "PLN", "INR", "BRL", "NOK", "DKK", "CZK",
-    "KRW", "AUD", "CAD", "MXN", "TRY", "HUF", "THB",
-)  # fmt: skip
+CURRENCIES: Final = ("EUR", "USD", "GBP", "CHF", "JPY", "CNY", "SEK", "PLN", "INR", "BRL")
 UNITS: Final = (
     "length-kilometer",
     "length-meter",
@@ -57,16 +49,6 @@ class Language:
         self.countries = [self.locale.territories[c] for c in codes]
         tongues = sorted(c for c in self.locale.languages if len(c) == 2)
         self.languages = [self.locale.languages[c] for c in tongues]
-        self.currencies = [
-            (
-                code,
-                get_currency_name(code, locale=self.locale),
-                get_currency_name(code, count=2, locale=self.locale),
-                get_currency_symbol(code, locale=self.locale),
-            )
-            for code in CURRENCIES
-        ]
-        """Code, name, name of several, sign."""
 
     @property
     def spaced(self) -> bool:
@@ -109,15 +91,6 @@ def code_word(rng: random.Random) -> str:
     letters = "ABCDEFGHJKLMNPRSTUVWXYZ"
     pick = {"d": "0123456789", "L": letters}
     return "".join(rng.choice(pick[c]) if c in pick else c for c in form)
-
-
-def nonsense(rng: random.Random) -> str:
-    """A word that nobody knows, such as ``Tolvemi``: it can only be copied."""
-    syllables = "".join(
-        rng.choice("bdfghklmnprstvwz") + rng.choice("aeiou") + rng.choice(("", "", "l", "n", "r"))
-        for _ in range(rng.randint(2, 4))
-    )
-    return rng.choice((syllables, syllables.capitalize(), syllables.upper()))
 
 
 def clock(rng: random.Random) -> str:
@@ -183,5 +156,4 @@ DRAWS: Final[dict[str, Callable[[Language, random.Random], str]]] = {
     "count": lambda _, rng: str(rng.randint(2, 60)),
     "time": lambda _, rng: clock(rng),
     "code": lambda _, rng: code_word(rng),
-    "nonsense": lambda _, rng: nonsense(rng),
 }

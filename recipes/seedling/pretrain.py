@@ -5,6 +5,7 @@ Knows nothing about where text comes from or where a model goes; ``make`` does.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. ``rate`` is reached by a linear warm-up, held, and let down at the end.
+    """How to train. ``rate`` is the peak of a linear warm-up and a cosine decay to zero.
 
-    ``cooldown`` is the share of the steps in which the rate falls linearly to zero.
     ``decay`` pulls the matrices of the layers towards zero; ``row`` is tokens in a row.
     """
 
@@ -29,7 +29,6 @@ class Plan:
     row: int = 256
     rate: float = 3e-3
     warmup: int = 80
-    cooldown: float = 0.2
     decay: float = 0.1
 
     @property
@@ -39,8 +38,8 @@ class Plan:
     def rate_at(self, step: int) -> float:
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        left = (self.steps - step) / (self.cooldown * self.steps)
-        return self.rate * min(1.0, left)
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,6 @@ def train(model: Qwen3ForCausalLM, rows: torch.Tensor, plan: Plan) -> Result:
     """One pass over ``rows`` in order, forward in bfloat16 with float32 weights."""
     import torch
 
-    # PyTorch's fused attention is slower backwards than the plain one: short rows, bfloat16, CPU.
-    model.set_attn_implementation("eager")
     optimizers = _optimizers(model, plan)
     model.train()
     losses: list[float] = []

@@ -61,15 +61,6 @@ def calendar(language: Language, rng: random.Random) -> str:
             return "\n".join(fact.format(a=weekdays[n], b=weekdays[(n + 1) % 7]) for n in picked)
 
 
-def currencies(language: Language, rng: random.Random) -> str:
-    """Names of currencies with their codes and signs, as a table would have them."""
-    lines = []
-    for code, name, several, sign in rng.sample(language.currencies, rng.randint(2, 5)):
-        called = rng.choice((name, several, sign))
-        lines.append(rng.choice((f"{called} = {code}", f"{code}: {called}", f"{called} ({code})")))
-    return "\n".join(lines)
-
-
 def names(language: Language, rng: random.Random) -> str:
     """A list of countries, languages, things or whatever else has a name."""
     words = language.words

@@ -21,14 +21,13 @@ TEMPLATE: Final = Path(__file__).parent / "chat_template.jinja"
 
 Kind = Callable[[Language, random.Random], "str | chats.Chat"]
 MIX: Final[dict[Kind, int]] = {
-    prose.sentences: 8,
-    prose.story: 5,
+    prose.sentences: 9,
+    prose.story: 6,
     prose.question: 8,
-    prose.calendar: 3,
-    prose.currencies: 4,
+    prose.calendar: 4,
     prose.names: 3,
     drills.copying: 18,
-    drills.reshaping: 5,
+    drills.reshaping: 6,
     drills.quoting: 5,
     drills.counting: 1,
     drills.sums: 1,

@@ -25,11 +25,10 @@ MARKS: Final = (
 )  # fmt: skip
 """One token each, as in Qwen's vocabulary, and not special: they are part of what a model says."""
 
-# A word may take the one sign before it along (a space, a quote), but no no-break space, so that
-# it is the same token wherever it stands in an amount; a digit stands alone.
+# A word may take the one sign before it along (a space, a quote); a digit stands alone.
 PIECES: Final = "|".join(
     (
-        r"[^\r\n\t\u00a0\u202f\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",
         r"\p{N}",
         r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
         r"\s*[\r\n]+",
