@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,6 +33,50 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-For is believed, such as ``10.0.0.0/8``."""
+
+
+class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[ledger]``: a ``postgresql://`` address that many servers share, or our own file."""
+
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is not None and not self.url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("url must begin with postgresql://")
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[limits]`` of a server; what is left out is the gateway's default."""
+
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    running: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    running_per_customer: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024)] | None = None
+    default_max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+    def given(self) -> dict[str, int | float]:
+        """What is set."""
+        pairs = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return {name: value for name, value in pairs if value is not None}
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[engine]``: what turns prompts into tokens. ``settings`` are the engine's own."""
+
+    kind: Literal["embedded", "remote", "vllm"] = "embedded"
+    settings: dict[str, Any] = {}
+
+
+class TelemetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[telemetry]``: where traces go, and whether prompts stand in the request log."""
+
+    otlp_endpoint: str | None = None
+    log_prompts: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +85,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     currency: str = "USD"
     serve: ServeConfig = ServeConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    limits: LimitsConfig = LimitsConfig()
+    engine: EngineConfig = EngineConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
 
 def read_config(path: Path) -> Config:
@@ -205,6 +254,10 @@ class Store:
         """Makes ``name`` mean ``artifact`` from now on."""
         write_atomically(self.root / "refs" / kind / name, artifact.encode())
 
+    def unpoint(self, kind: str, name: str) -> None:
+        """Makes ``name`` mean nothing any more."""
+        (self.root / "refs" / kind / name).unlink(missing_ok=True)
+
     def pointed(self, kind: str) -> dict[str, str]:
         """Every name of a kind and the artifact it means now."""
         folder = self.root / "refs" / kind
@@ -258,14 +311,32 @@ class Workspace:
         return Store(self.state)
 
     @property
-    def ledger(self) -> Path:
-        """The ledger's database file."""
-        return self.state / "ledger.sqlite"
+    def ledger(self) -> Path | str:
+        """The ledger's database file, or the address of its PostgreSQL database."""
+        return self.config.ledger.url or self.state / "ledger.sqlite"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a book to read; of a database only opening it can tell."""
+        return not isinstance(self.ledger, Path) or self.ledger.exists()
+
+    @property
+    def shelf(self) -> Path | str:
+        """Where the gateway's own tables lie: beside the ledger's file, or in its database."""
+        return self.config.ledger.url or self.state / "gateway.sqlite"
 
     @property
     def admin_socket(self) -> Path:
         """Where a running server takes operations from other commands of this workspace."""
         return self.state / "admin.sock"
+
+    def admin_socket_of(self, port: int) -> Path:
+        """The same for one of several servers of this workspace, which share a database."""
+        return self.state / f"admin-{port}.sock"
+
+    def admin_sockets(self) -> list[Path]:
+        """Of all servers that run here, or did not leave in good order."""
+        return sorted(self.state.glob("admin*.sock"))
 
     def pepper(self) -> bytes:
         """The secret under which keys are hashed: outside the database, 0600."""

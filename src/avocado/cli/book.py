@@ -11,6 +11,7 @@ from avocado.workspace import Workspace
 
 if TYPE_CHECKING:
     from avocado.gateway.admin import Submit
+    from avocado.gateway.shelf import Database
     from avocado.ledger.reader import Reader
 
 
@@ -25,12 +26,48 @@ def writing(workspace: Workspace) -> AbstractContextManager[Submit]:
 
 
 @contextmanager
+def shelf(workspace: Workspace) -> Iterator[Database]:
+    """Yields the gateway's own tables. They may be changed beside a running server."""
+    from avocado.gateway.shelf import ShelfUnavailable, open_database
+
+    try:
+        database = open_database(workspace.shelf)
+        try:
+            yield database
+        finally:
+            database.close()
+    except ShelfUnavailable as error:
+        raise Refused(str(error)) from error
+
+
+def refresh_servers(workspace: Workspace) -> int:
+    """Tells every running server of this workspace that its offers have changed; returns how many
+    there are.
+
+    Raises:
+        Refused: one of them cannot serve what is offered now, and goes on with what it had.
+    """
+    from avocado.gateway.admin import AdminClient, NotRunning
+
+    told = 0
+    for path in workspace.admin_sockets():
+        try:
+            client = AdminClient(path)
+        except NotRunning:
+            continue
+        with client:
+            client.refresh()
+        told += 1
+    return told
+
+
+@contextmanager
 def reading(workspace: Workspace) -> Iterator[Reader]:
     """Yields a reader of the ledger, which may be written to meanwhile."""
     from avocado.ledger.errors import LedgerError
     from avocado.ledger.reader import open_reader
 
-    if not workspace.ledger.exists():
+    if not workspace.has_ledger:
         raise Refused("this workspace has no ledger yet: add a customer with: avocado customer add")
     try:
         with open_reader(workspace.ledger) as reader:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from secrets import token_hex
+from typing import Any
 
 import click
 
 from avocado.cli.arguments import Amount, workspace_here
-from avocado.cli.book import reading, writing
+from avocado.cli.book import reading, shelf, writing
+from avocado.cli.limits import Limits, find_key, policies_of, rotate_key, set_limits, with_limits
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.terms.money import NANO, Money
@@ -50,14 +52,21 @@ def add_customer(
             )
 
 
-def create_key(workspace: Workspace, tenant: str, name: str, days: int | None = None) -> str:
-    """Mints a key and stores its digest. Returns the key, which can't be had again."""
+def create_key(
+    workspace: Workspace, tenant: str, name: str, days: int | None = None, **policy: Any
+) -> str:
+    """Mints a key, stores its digest, and its policy (see ``gateway.access.Policy``) if there is
+    one. Returns the key, which can't be had again."""
+    from avocado.gateway.access import change
     from avocado.gateway.keys import mint
     from avocado.ledger.operation import AddKey
 
     key = mint(workspace.pepper())
     now = time.time_ns()
     expires = None if days is None else now + days * 86_400 * NANO
+    if policy:
+        with shelf(workspace) as database:  # first: a key is never without its bounds
+            change(database, f"key:{key.id}", **policy)
     with writing(workspace) as do:
         do(
             AddKey(
@@ -141,19 +150,64 @@ def list_(out: Output) -> None:
         out.table(columns, [[row[column] for column in columns] for row in rows])
 
 
+@customer.command("limit")
+@click.argument("customer")
+@with_limits
+@with_output
+def limit_customer(
+    out: Output,
+    customer: str,
+    month: Any,
+    total: Any,
+    requests_per_minute: Any,
+    tokens_per_minute: Any,
+) -> None:
+    """Limit what CUSTOMER may spend, and how fast it may ask. A limit that is not named stays;
+    `none` takes one away. A rate of `off` lifts the server's default too.
+    """
+    with reading(workspace_here()) as reader:
+        reader.customer(customer)
+    limits = Limits(month, total, requests_per_minute, tokens_per_minute)
+    out.result(*set_limits(workspace_here(), customer, None, limits))
+
+
 @click.group()
 def key() -> None:
-    """Create, list and revoke API keys."""
+    """Create, list, limit, rotate and revoke API keys."""
 
 
 @key.command("create")
 @click.argument("customer")
 @click.option("--name", default="default", show_default=True, help="What the key is for.")
 @click.option("--days", type=click.IntRange(1, 36_500), help="Expires after so many days.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["inference", "read", "metrics"]),
+    help="What it may do, once for each; inference and read if left out.",
+)
+@click.option(
+    "--model", "models", multiple=True, help="The only models it may ask for, once for each."
+)
 @with_output
-def create(out: Output, customer: str, name: str, days: int | None) -> None:
+def create(
+    out: Output,
+    customer: str,
+    name: str,
+    days: int | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+) -> None:
     """Create a key for CUSTOMER. It is shown once: only a digest of it is kept."""
-    text = create_key(workspace_here(), customer, name, days)
+    workspace = workspace_here()
+    offered = workspace.store.pointed("offer")
+    for model in models:
+        if model not in offered:
+            raise Refused(f"nothing is offered as {model!r}: a key for it could ask for nothing")
+    policy = {"scopes": scopes or None, "models": models or None}
+    set_ = {word: value for word, value in policy.items() if value is not None}
+    text = create_key(workspace, customer, name, days, **set_)
     out.result({"customer": customer, "name": name, "key": text}, text)
     if not out.json:
         click.echo("This key is shown once. Give it to the customer and keep no copy.", err=True)
@@ -167,6 +221,7 @@ def list_keys(out: Output, customer: str | None) -> None:
     now = time.time_ns()
     with reading(workspace_here()) as reader:
         keys = reader.keys(customer)
+    policies = policies_of(workspace_here(), [each.key_id for each in keys])
     rows = [
         {
             "key": each.key_id,
@@ -176,8 +231,10 @@ def list_keys(out: Output, customer: str | None) -> None:
             "state": "revoked"
             if each.revoked is not None
             else "expired"
-            if each.expires is not None and each.expires <= now
+            if _ended(each.expires, policies[each.key_id].until, now)
             else "active",
+            "scopes": " ".join(policies[each.key_id].scopes or ("inference", "read")),
+            "models": " ".join(policies[each.key_id].models or ("all",)),
         }
         for each in keys
     ]
@@ -187,6 +244,51 @@ def list_keys(out: Output, customer: str | None) -> None:
         out.say("No keys yet. Next: avocado key create CUSTOMER")
     else:
         out.table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+@key.command("limit")
+@click.argument("key_id")
+@with_limits
+@with_output
+def limit_key(
+    out: Output,
+    key_id: str,
+    month: Any,
+    total: Any,
+    requests_per_minute: Any,
+    tokens_per_minute: Any,
+) -> None:
+    """Limit what one key may spend, and how fast it may ask, within its customer's limits. A limit
+    that is not named stays; `none` takes one away.
+    """
+    workspace = workspace_here()
+    found = find_key(workspace, key_id)
+    limits = Limits(month, total, requests_per_minute, tokens_per_minute)
+    out.result(*set_limits(workspace, found.tenant, found, limits))
+
+
+@key.command("rotate")
+@click.argument("key_id")
+@click.option(
+    "--overlap",
+    type=click.IntRange(0, 24 * 365),
+    default=24,
+    show_default=True,
+    help="Hours for which the old key goes on working.",
+)
+@with_output
+def rotate(out: Output, key_id: str, overlap: int) -> None:
+    """Replace a key by a new one with the same name, scopes, models and limits. Both work until
+    the overlap ends. What the old one spent is not counted against the new one's spend limit.
+    """
+    workspace = workspace_here()
+    text, old = rotate_key(workspace, key_id, overlap)
+    out.result(
+        {"customer": old.tenant, "name": old.name, "key": text, "replaces": old.key_id}, text
+    )
+    if not out.json:
+        until = f"for {overlap} hours" if overlap else "for a second at most"
+        click.echo(f"Shown once. {old.key_id} goes on working {until}.", err=True)
 
 
 @key.command("revoke")
@@ -219,6 +321,10 @@ def credit(out: Output, customer: str, amount: Money, reference: str) -> None:
         {"customer": customer, "credit": given.decimal(), "available": available.decimal()},
         f"Gave {customer} {given}; it can spend {available} now",
     )
+
+
+def _ended(expires: int | None, until: int | None, now: int) -> bool:
+    return any(end is not None and end <= now for end in (expires, until))
 
 
 def _day(nanos: int) -> str:

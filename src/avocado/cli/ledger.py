@@ -37,6 +37,8 @@ def backup(out: Output, file: Path) -> None:
     from avocado.ledger.export import backup as copy
 
     source = workspace_here().ledger
+    if not isinstance(source, Path):
+        raise Refused("the ledger lies in PostgreSQL: back it up with pg_dump, or its own tools")
     try:
         copy(source, file)
     except (OSError, LedgerError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,17 +134,20 @@ def make_release(
 
 
 def make_offer(workspace: Workspace, release: Artifact, ask: Request) -> Offer:
-    """Offers ``release`` under its name from now on; an equal offer stays what it is."""
-    store = workspace.store
-    current = store.pointed("offer").get(ask.name)
-    if current is not None:
-        offer = Offer.from_manifest(store.load(current).manifest)
-        if (offer.release, offer.price) == (release.id, ask.price):
-            return offer
-    offer = Offer(ask.name, release.id, ask.price, int(time.time()))
-    placed = store.place(offer.manifest(), {})
-    store.point("offer", ask.name, placed.id)
-    return Offer.from_manifest(placed.manifest)
+    """Offers ``release`` under its name from now on; an equal offer stays what it is. Servers of
+    this workspace that run swap to it.
+
+    Raises:
+        Refused: a server cannot load it; then the name means what it meant before.
+    """
+    from avocado.cli.offers import declare, line_up, place_offer
+
+    before = line_up(workspace, ask.name)
+    if before is not None and (before.offer.release, before.offer.price) == (release.id, ask.price):
+        return before.offer
+    offer = place_offer(workspace, ask.name, release.id, ask.price)
+    declare(workspace, ask.name, offer)
+    return offer
 
 
 def release_lines(release: Artifact, offer: Offer, verdict_facts: dict[str, Any]) -> list[str]:

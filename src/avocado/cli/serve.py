@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,50 +10,41 @@ import click
 from avocado.cli.arguments import workspace_here
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
-from avocado.lineage import short
-from avocado.release.offer import Offer
-from avocado.workspace import Artifact, Workspace
+from avocado.workspace import CONFIG, Workspace
 
 if TYPE_CHECKING:
-    from avocado.engine.engine import Engine
+    from avocado.gateway.server import Settings
 
 
-def current_offers(workspace: Workspace) -> dict[str, Offer]:
-    """Public name → the offer that it means now."""
-    store = workspace.store
-    return {
-        name: Offer.from_manifest(store.load(offer).manifest)
-        for name, offer in store.pointed("offer").items()
-    }
-
-
-def load_engines(workspace: Workspace, offers: Mapping[str, Offer]) -> dict[str, Engine]:
-    """Loads each release once, after checking that its files are those that were released.
+def server_settings(workspace: Workspace, host: str | None, port: int | None) -> Settings:
+    """What avocado.toml says, with what the command line says instead.
 
     Raises:
-        Refused: a file was changed, or the chat template is not the one that was evaluated.
+        Refused: a trusted proxy that is no network.
     """
-    engines: dict[str, Engine] = {}
-    for release in dict.fromkeys(offer.release for offer in offers.values()):
-        artifact = workspace.store.load(release)
-        if changed := workspace.store.changed_files(artifact):
-            raise Refused(*(f"{short(release)}: {name} was changed" for name in changed))
-        engines[release] = load_engine(artifact)
-    return engines
+    from avocado.gateway.limits import Limits
+    from avocado.gateway.proxies import Proxies
+    from avocado.gateway.server import Settings
 
-
-def load_engine(release: Artifact) -> Engine:
-    """The embedded engine on one release's weights."""
-    from avocado.engine.embedded import EmbeddedEngine
-    from avocado.engine.engine import EngineError
-
+    config = workspace.config
     try:
-        engine = EmbeddedEngine.load(release.files)
-    except (EngineError, ValueError) as error:
-        raise Refused(f"{short(release.id)} does not load: {error}") from error
-    if engine.template.sha256 != release.manifest.facts["template_sha256"]:
-        raise Refused(f"{short(release.id)}: its chat template is not the one that was evaluated")
-    return engine
+        Proxies(config.serve.trusted_proxies)
+    except ValueError as error:
+        raise Refused(f"{CONFIG}: [serve] trusted_proxies: {error}") from error
+    chosen = config.serve.port if port is None else port
+    shared = config.ledger.url is not None
+    limits: dict[str, float | int | None] = {**config.limits.given()}
+    return Settings(
+        ledger=workspace.ledger,
+        pepper=workspace.pepper(),
+        # Several servers of one workspace may share a database; each has its own socket.
+        admin_socket=workspace.admin_socket_of(chosen) if shared else workspace.admin_socket,
+        host=host or config.serve.host,
+        port=chosen,
+        limits=Limits(**limits, log_prompts=config.telemetry.log_prompts),  # type: ignore[arg-type]
+        trusted_proxies=config.serve.trusted_proxies,
+        otlp_endpoint=config.telemetry.otlp_endpoint,
+    )
 
 
 @click.command()
@@ -66,31 +56,25 @@ def serve(out: Output, host: str | None, port: int | None) -> None:
 
     Stops in good order at Ctrl-C or SIGTERM: running requests end and are settled.
     """
-    from avocado.gateway.server import Settings
+    from avocado.cli.engines import WorkspaceStock
     from avocado.gateway.server import serve as run
 
     workspace = workspace_here()
-    offers = current_offers(workspace)
-    if not offers:
+    offered = sorted(workspace.store.pointed("offer"))
+    if not offered:
         raise Refused("nothing is offered yet: release a checkpoint with: avocado release")
-    config = workspace.config.serve
-    settings = Settings(
-        ledger=workspace.ledger,
-        pepper=workspace.pepper(),
-        admin_socket=workspace.admin_socket,
-        host=host or config.host,
-        port=config.port if port is None else port,
-    )
+    settings = server_settings(workspace, host, port)
+    stock = WorkspaceStock(workspace)
 
     def ready(url: str) -> None:
         if out.json:
-            out.result({"url": url, "models": sorted(offers)})
+            out.result({"url": url, "models": offered})
         else:
-            out.say(f"Serving {', '.join(sorted(offers))} at {url}/v1 (Ctrl-C stops)")
+            out.say(f"Serving {', '.join(offered)} at {url}/v1 (Ctrl-C stops)")
         sys.stdout.flush()
 
     def log(line: bytes) -> None:
         sys.stderr.buffer.write(line)
         sys.stderr.flush()
 
-    run(settings, offers, lambda: load_engines(workspace, offers), ready, log)
+    run(settings, {}, dict, ready, log, stock)

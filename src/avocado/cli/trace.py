@@ -200,7 +200,7 @@ def trace(out: Output, id_: str, month: tuple[int, int] | None) -> None:
     out.result(value, *(line for link in links for line in link.lines()))
 
 
-def _prove(book: Path, deep: bool) -> list[Check]:
+def _prove(book: Path | str, deep: bool) -> list[Check]:
     from avocado.ledger.errors import LedgerError
     from avocado.ledger.proof import prove
     from avocado.ledger.reader import open_reader
@@ -240,7 +240,7 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
     Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
     """
     workspace = workspace_here()
-    checks = _prove(book or workspace.ledger, deep) if book or workspace.ledger.exists() else []
+    checks = _prove(book or workspace.ledger, deep) if book or workspace.has_ledger else []
     wrong, files = ([], 0) if book else _changed_files(workspace.store)
     for check in checks:
         mark = "ok " if check.ok else "BAD"
