@@ -153,6 +153,50 @@ def test_a_row_gets_the_same_bits_in_any_company(tiny: Tiny) -> None:
             assert torch.equal(together, alone)
 
 
+@torch.inference_mode()
+def test_a_row_that_stood_aside_goes_on_with_the_same_bits(tiny: Tiny) -> None:
+    draw = random.Random(6)
+    prompts = [[draw.randrange(300) for _ in range(size)] for size in (30, 7, 90)]
+    steps = [[draw.randrange(300) for _ in prompts] for _ in range(12)]
+
+    def logits_of(parks: bool) -> list[torch.Tensor]:
+        decoder, _ = decoder_for(CausalModel(plain(tiny("qwen3"))), 4, 10**8)
+        join(decoder, prompts, 60)
+        seen = []
+        for place, tokens in enumerate(steps):
+            if parks and place in (3, 9):
+                aside = decoder.park(1)
+                assert aside.length == 7 + place
+                assert decoder.rows == 2
+                decoder.resume(aside, 40)
+                decoder.resume(decoder.park(1), 120)  # back to the old order
+            seen.append(decoder.step(tokens))
+        return seen
+
+    for one, other in zip(logits_of(False), logits_of(True), strict=True):
+        assert torch.equal(one, other)
+
+
+@torch.inference_mode()
+def test_a_row_reaches_further_only_where_memory_allows(tiny: Tiny) -> None:
+    per_token = 3 * 2 * 2 * 16 * 4
+    decoder, _ = decoder_for(CausalModel(plain(tiny("qwen3"))), 4, 1000 * per_token)
+    join(decoder, [[1] * 100], 12)
+    join(decoder, [[2] * 100], 12)
+    assert decoder.extend(0, 496)
+    assert not decoder.extend(1, 497)
+    assert not decoder.extend(1, 300, [10])
+    expected = decoder.step([5, 6])
+    decoder.drop(1)
+    assert decoder.extend(0, 992)
+    assert not decoder.extend(0, 993)
+    for _ in range(30):
+        decoder.step([5])
+    assert torch.isfinite(expected).all()
+    decoder.drop(0)
+    assert decoder.fits([992])
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_packed_product_is_the_product(bias: bool) -> None:
     torch.manual_seed(0)

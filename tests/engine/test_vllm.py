@@ -200,7 +200,8 @@ async def overloaded(engine: VllmEngine) -> None:
         return "served"
 
     ends = await asyncio.gather(*(one() for _ in range(20)))
-    assert ends.count("served") >= 8
+    # A burst meets its queue before any of it runs, so the queue alone bounds it.
+    assert ends.count("served") >= 4
     assert set(ends) == {"served", "busy"}
     # Its own bound holds too, where ours would let more in.
     engine._remote._capacity = 100

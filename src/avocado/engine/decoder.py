@@ -8,12 +8,13 @@ or text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
 from transformers import DynamicCache
 
-from avocado.engine.kv_cache import LANES, Slots, is_plain, token_bytes
+from avocado.engine.kv_cache import LANES, Pair, Slots, is_plain, pairs, token_bytes
 from avocado.engine.model import CausalModel
 
 CHUNK: Final = 512
@@ -62,6 +63,14 @@ class Prefill:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A row that stands aside, with all that it knows: ``length`` tokens."""
+
+    length: int
+    memory: Sequence[Pair]
+
+
 class Decoder(Protocol):
     """What the scheduler needs. ``max_rows`` may run at once."""
 
@@ -83,6 +92,15 @@ class Decoder(Protocol):
 
     def drop(self, row: int) -> None:
         """``row`` leaves; the last row takes its number."""
+
+    def extend(self, row: int, need: int, beside: Sequence[int] = ()) -> bool:
+        """Lets ``row`` reach ``need`` tokens if memory allows, new rows of ``beside`` included."""
+
+    def park(self, row: int) -> Parked:
+        """``row`` leaves as with ``drop``, and can come back."""
+
+    def resume(self, parked: Parked, need: int) -> None:
+        """A parked row runs again, as the last one."""
 
     def clear(self) -> None:
         """Every row leaves."""
@@ -107,7 +125,7 @@ class BatchDecoder:
         return Prefill(self._model, prompts)
 
     def join(self, prefill: Prefill, needs: Sequence[int]) -> None:
-        self._slots.join(prefill.cache, prefill.lengths, needs)
+        self._slots.join(pairs(prefill.cache), prefill.lengths, needs)
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor(tokens, device=self._model.device).unsqueeze(1)
@@ -117,6 +135,17 @@ class BatchDecoder:
 
     def drop(self, row: int) -> None:
         self._slots.drop(row)
+
+    def extend(self, row: int, need: int, beside: Sequence[int] = ()) -> bool:
+        return self._slots.extend(row, need, beside)
+
+    def park(self, row: int) -> Parked:
+        parked = Parked(self._slots.length(row), self._slots.copy(row))
+        self._slots.drop(row)
+        return parked
+
+    def resume(self, parked: Parked, need: int) -> None:
+        self._slots.join(parked.memory, [parked.length], [need])
 
     def clear(self) -> None:
         self._slots.clear()
@@ -155,6 +184,15 @@ class RowDecoder:
         ids = torch.tensor(tokens, device=self._model.device).view(-1, 1, 1)
         logits = [self._model(ids[row], cache)[:, -1] for row, (cache, _) in enumerate(self._rows)]
         return torch.cat(logits)
+
+    def extend(self, row: int, need: int, beside: Sequence[int] = ()) -> bool:
+        return True  # there is memory for every row's whole context
+
+    def park(self, row: int) -> Parked:
+        raise NotImplementedError("no row needs to stand aside here")
+
+    def resume(self, parked: Parked, need: int) -> None:
+        raise NotImplementedError("no row stood aside here")
 
     def drop(self, row: int) -> None:
         last = self._rows.pop()

@@ -26,6 +26,10 @@ row's sum then does not depend on how far its neighbours reach."""
 _NEVER: Final = float("-inf")
 
 
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of one layer, ``[rows, heads, time, dim]``."""
+
+
 def is_plain(cache: DynamicCache) -> bool:
     """Whether every layer keeps all keys and values of all tokens, and nothing else."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
@@ -33,11 +37,11 @@ def is_plain(cache: DynamicCache) -> bool:
 
 def token_bytes(cache: DynamicCache) -> int:
     """Bytes that one token of one row takes, measured on a filled ``cache``."""
-    sides = [side for pair in _pairs(cache) for side in pair]
+    sides = [side for pair in pairs(cache) for side in pair]
     return sum(int(side[0, :, 0].numel()) * int(side.itemsize) for side in sides)
 
 
-def _pairs(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def pairs(cache: DynamicCache) -> list[Pair]:
     """Keys and values of each layer, ``[rows, heads, time, dim]``."""
     layers: list[Any] = list(cache.layers)
     return [(layer.keys, layer.values) for layer in layers]
@@ -60,7 +64,7 @@ class Slots:
         """``sample``: a filled cache, for shapes, types and devices; ``budget``: tokens of memory,
         rows × capacity.
         """
-        self._sample = [(keys[:1, :, :1], values[:1, :, :1]) for keys, values in _pairs(sample)]
+        self._sample = [(keys[:1, :, :1], values[:1, :, :1]) for keys, values in pairs(sample)]
         self._max_rows = max_rows
         self._budget = budget
         self.clear()
@@ -82,19 +86,41 @@ class Slots:
         rows = self.rows + len(needs)
         return rows <= self._max_rows and rows * columns <= self._budget
 
-    def join(self, prefilled: DynamicCache, lengths: Sequence[int], needs: Sequence[int]) -> None:
-        """Row i of ``prefilled``, of ``lengths[i]`` tokens, joins; it may reach ``needs[i]``."""
+    def join(self, prefilled: Sequence[Pair], lengths: Sequence[int], needs: Sequence[int]) -> None:
+        """Row i of each layer, of ``lengths[i]`` tokens, joins; it may reach ``needs[i]``."""
         needs = [_rounded(need, LANES) for need in needs]
         self._reserve(needs)
         for index, (length, need) in enumerate(zip(lengths, needs, strict=True)):
             slot = self.rows
-            for layer, (keys, values) in enumerate(_pairs(prefilled)):
+            for layer, (keys, values) in enumerate(prefilled):
                 self.keys[layer][slot, :length] = keys[index, :, :length].transpose(0, 1)
                 self.values[layer][slot, :length] = values[index, :, :length].transpose(0, 1)
             self._mask[slot, :length] = 0.0
             self._mask[slot, length:] = _NEVER
             self._lengths[slot] = length
             self._rows.append(_Row(length, need))
+
+    def extend(self, slot: int, need: int, beside: Sequence[int] = ()) -> bool:
+        """Lets a row reach ``need`` tokens, if that leaves room for new rows of ``beside``."""
+        need = _rounded(need, LANES)
+        columns = max(need, *(row.need for row in self._rows), *beside)
+        if (self.rows + len(beside)) * _rounded(columns, LANES) > self._budget:
+            return False
+        self._rows[slot].need = max(need, self._rows[slot].need)
+        self._reserve(())
+        return True
+
+    def copy(self, slot: int) -> list[Pair]:
+        """A row's keys and values as ``join`` takes them, in the machine's own memory."""
+        length = self._rows[slot].length
+
+        def out(side: torch.Tensor) -> torch.Tensor:
+            return side[slot, :length].transpose(0, 1).unsqueeze(0).to("cpu", copy=True)
+
+        return [(out(k), out(v)) for k, v in zip(self.keys, self.values, strict=True)]
+
+    def length(self, slot: int) -> int:
+        return self._rows[slot].length
 
     def advance(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Makes room for one more token in each row, for the step that now runs.

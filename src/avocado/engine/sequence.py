@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Sequence as Ids
-from typing import Any
+from typing import Any, Final
 
 from avocado.data.chat import Prompt
 from avocado.engine.constraint import Constraint, Matcher
@@ -15,6 +15,9 @@ from avocado.engine.reply import ThoughtCount
 from avocado.engine.sampler import Choice
 from avocado.engine.stream import Signal, Stopped
 from avocado.terms.usage import Usage
+
+AHEAD: Final = 256
+"""Tokens of memory that are kept ahead of what a request has, at least."""
 
 
 class Sequence:
@@ -37,10 +40,12 @@ class Sequence:
         self._thought = ThoughtCount(prompt.text)
         self._constraint = Constraint.of(sampling, matcher, waits=self._thought.open)
         self.ids: Ids[int] = prompt.ids
+        self.completion = 0
         self.choice = Choice.of(sampling, self._constraint)
         self.need = len(prompt.ids) + sampling.max_tokens
         """Tokens of memory that it may come to take."""
-        self.completion = 0
+        self.claim = self.claim_next()
+        """Tokens of memory that are kept for it."""
         self.last = -1
         """The newest token, which the next step reads."""
         self.cancelled = False
@@ -75,6 +80,16 @@ class Sequence:
         if self.completion == self._limit:
             return self._end(text, "length")
         return [self._delta(text)]
+
+    @property
+    def length(self) -> int:
+        """Tokens of memory that it takes when its newest token is computed."""
+        return len(self.ids) + self.completion
+
+    def claim_next(self) -> int:
+        """What to keep for it from now on: half as much again as it has, and never all that a
+        large maximum of tokens might come to."""
+        return min(self.need, self.length + max(AHEAD, self.length // 2))
 
     def stopped(self) -> Stopped:
         """What is final when it is let go of."""
