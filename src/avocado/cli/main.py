@@ -42,6 +42,8 @@ EXTRAS = {
     **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub", "llguidance"), "models"),
     **dict.fromkeys(("babel", "openai"), "demo"),
     "psycopg": "postgres",
+    "aiohttp": "remote",
+    "opentelemetry": "telemetry",
     "pyarrow": "models",
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
