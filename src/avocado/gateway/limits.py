@@ -16,6 +16,8 @@ class Limits:
 
     body_bytes: int = 4 * 1024 * 1024
     body_seconds: float = 30.0
+    connections: int = 8192
+    """Open at once; one more is told 503, and at twice as many it is closed without a word."""
     running: int = 1024
     """Requests past the gate at once, over all customers."""
     running_per_customer: int = 512

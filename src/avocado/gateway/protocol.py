@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from avocado.gateway.errors import ApiError, bad_request
+from avocado.gateway.errors import ApiError, bad_request, unavailable
 from avocado.gateway.exchange import new_id
 
 HEAD_BYTES = 2 * 1024 * 1024
@@ -26,15 +26,22 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     head_seconds = HEAD_SECONDS
+    most = 8192
+    """Connections that are served at once."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._crowded = False
         self._in_head = True
         self._head = 0
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._crowded = len(self.connections) > self.most
+        if len(self.connections) > 2 * self.most:
+            transport.abort()
+            return
         self._late = self.loop.call_later(self.head_seconds, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -42,6 +49,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._crowded:
+            # Not before it has asked: an answer to nobody's question is lost with the connection.
+            self._end(unavailable("The server has too many connections; try again", "overloaded"))
+            return
         if self._in_head:
             self._head += len(data)
             if self._head > HEAD_BYTES:
@@ -81,10 +92,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answers outside of any request and closes; the client may have sent half of one."""
         body = error.body()
         phrase = HTTPStatus(error.status).phrase
+        retry = f"Retry-After: {error.retry_after}\r\n" if error.retry_after is not None else ""
         self.transport.write(
             f"HTTP/1.1 {error.status} {phrase}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nX-Request-Id: {new_id()}\r\n"
-            "Connection: close\r\n\r\n".encode()
+            f"{retry}Connection: close\r\n\r\n".encode()
             + body
         )
         self.transport.close()

@@ -93,6 +93,7 @@ def serve(
             offer's release has no engine.
     """
     with contextlib.ExitStack() as stack:
+        _allow_files(settings.limits.connections)
         ledger = _open(settings.ledger)
         stack.callback(ledger.close)
         reader = stack.enter_context(open_reader(settings.ledger))
@@ -171,7 +172,7 @@ class _Process:
         self._listener = listener
         self._on_ready = on_ready
         self._admin = AdminServer(settings.admin_socket, ledger, self._refresh if stock else None)
-        self._server = _Uvicorn(_config(app))
+        self._server = _Uvicorn(_config(app, settings.limits.connections))
         self._signals = 0
         self._told = asyncio.Event()
         self._told_twice = asyncio.Event()
@@ -274,10 +275,13 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _config(app: App) -> uvicorn.Config:
+def _config(app: App, connections: int) -> uvicorn.Config:
+    class Protocol(BoundedProtocol):
+        most = connections
+
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -290,6 +294,21 @@ def _config(app: App) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CONNECTION_SECONDS,
     )
+
+
+def _allow_files(connections: int) -> None:
+    """Each connection is a file, and so is that of a remote engine behind it; the common limit of
+    1,024 would end both in the middle of a request."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * connections + 512
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
