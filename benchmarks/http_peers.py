@@ -78,7 +78,10 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         head, mark, body = self._buffer.partition(b"\r\n\r\n")
-        if mark and len(body) >= int(head.lower().partition(b"content-length:")[2].split()[0]):
+        if mark and head.startswith(b"GET"):  # how a gateway asks for our health
+            self._buffer = b""
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        elif mark and len(body) >= int(head.lower().partition(b"content-length:")[2].split()[0]):
             self._buffer = b""
             streamed = b'"stream":true' in body.replace(b" ", b"")
             self._transport.write(self.stream if streamed else self.whole)
@@ -126,6 +129,12 @@ async def passthrough(target: str) -> None:
     _ready(listener.getsockname()[1])
     await uvicorn.Server(config).serve(sockets=[listener])
     await session.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 # -- the load --------------------------------------------------------------------------------------
@@ -180,11 +189,20 @@ class Load(asyncio.Protocol):
         return not length or len(body) >= int(length.split()[0])
 
 
-async def load(url: str, key: str, streamed: bool, connections: int, seconds: float) -> None:
+async def load(
+    url: str,
+    key: str,
+    streamed: bool,
+    connections: int,
+    seconds: float,
+    path: str = "/v1/chat/completions",
+    model: str = MODEL,
+) -> None:
+    """Prints requests, requests a second and percentiles in ms, as JSON."""
     host, _, port = url.removeprefix("http://").partition(":")
-    body = json.dumps({**ASK, **(STREAM if streamed else {})}).encode()
+    body = json.dumps({**ASK, "model": model, **(STREAM if streamed else {})}).encode()
     request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
     times: list[float] = []
