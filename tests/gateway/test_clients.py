@@ -94,9 +94,9 @@ def test_an_unknown_model(stand: Any) -> None:
 def test_an_unsupported_parameter(stand: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         stand.client().chat.completions.create(
-            model="avocado-1", messages=MESSAGES, response_format={"type": "json_object"}
+            model="avocado-1", messages=MESSAGES, service_tier="flex"
         )
-    assert caught.value.param == "response_format"
+    assert caught.value.param == "service_tier"
 
 
 def test_an_error_mid_stream_is_raised(make_stand: MakeStand) -> None:

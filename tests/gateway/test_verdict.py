@@ -14,7 +14,7 @@ NONE = Usage(10, 0)
 
 def test_a_good_end_is_charged_as_the_engine_counted() -> None:
     verdict = judge(Ending(SOME, finish=Finish("length", Usage(10, 4, 2))))
-    assert verdict == Charge(Usage(10, 4, 2), "length", reason="length")
+    assert verdict == Charge(Usage(10, 4, 2), "length")
 
 
 def test_a_finish_beats_a_disconnect_that_came_too_late() -> None:

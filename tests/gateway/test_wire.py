@@ -12,15 +12,32 @@ from hypothesis import strategies as st
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from avocado.data.chat import Chat, Prompt
+from avocado.engine.engine import Delta, Finish, FinishReason
 from avocado.gateway.errors import ApiError, bad_request
-from avocado.gateway.surface import Ask, Bill, Serving
-from avocado.gateway.wire import ChatCompletions, ChatVoice
+from avocado.gateway.surface import Answer, Ask, Bill, Serving
+from avocado.gateway.surfaces.chat_completions import ChatCompletions
+from avocado.gateway.surfaces.chat_voice import ChatVoice
 from avocado.terms.money import Money
 from avocado.terms.usage import Usage
 
 SERVING = Serving("req_1", 1_700_000_000, "avocado-1", "release-abc")
 BILL = Bill(Usage(7, 5, 3, 2), Money(12_345))
 SURFACE = ChatCompletions()
+
+
+def voice(usage: bool = False) -> ChatVoice:
+    ask = Ask("m", Chat(()), usage_wanted=usage)
+    return SURFACE.voice(ask, SERVING, (Prompt("hi", (1,)),))
+
+
+def answer(text: str, reason: FinishReason = "stop") -> Answer:
+    return Answer(text, Finish(reason, BILL.usage))
+
+
+def turns(ask: Ask) -> list[dict[str, Any]]:
+    assert isinstance(ask.prompt, Chat)
+    return [dict(message) for message in ask.prompt.messages]
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -62,13 +79,13 @@ def test_everything_that_is_served_is_read() -> None:
         user="u",
         metadata={"k": "v"},
     )
-    assert [message["role"] for message in ask.chat.messages] == [
+    assert [message["role"] for message in turns(ask)] == [
         "system",
         "user",
         "assistant",
         "user",
     ]
-    assert ask.chat.messages[1]["content"] == "a\nb"
+    assert turns(ask)[1]["content"] == "a\nb"
     assert (ask.max_tokens, ask.temperature, ask.top_p, ask.top_k) == (9, 0.0, 0.5, 3)
     assert (ask.seed, ask.stop, ask.stream, ask.usage_wanted, ask.user) == (
         -7,
@@ -81,7 +98,7 @@ def test_everything_that_is_served_is_read() -> None:
 
 def test_defaults_are_those_of_openai() -> None:
     ask = read()
-    assert ask == Ask("m", ask.chat)
+    assert ask == Ask("m", ask.prompt)
     assert (ask.temperature, ask.top_p, ask.stream, ask.max_tokens, ask.stop) == (
         1,
         1,
@@ -101,22 +118,10 @@ def test_defaults_are_those_of_openai() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
-        ("logprobs", True),
-        ("top_logprobs", 2),
-        ("n", 2),
-        ("n", 10**9),
-        ("n", True),
-        ("response_format", {"type": "json_object"}),
-        ("logit_bias", {"50256": -100}),
-        ("presence_penalty", 0.1),
-        ("frequency_penalty", -1),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy"}),
         ("prediction", {"type": "content", "content": "x"}),
-        ("reasoning_effort", "high"),
         ("store", True),
         ("service_tier", "flex"),
         ("web_search_options", {}),
@@ -177,7 +182,27 @@ def test_what_changes_nothing_may_be_said(name: str, value: Any) -> None:
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 10**9}, "n"),
+        ({"n": True}, "n"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
+        ({"logprobs": True, "logit_bias": {"1": 1}}, "logprobs"),
+        ({"logit_bias": {"the": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias[...]"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        (
+            {"reasoning_effort": "none", "thinking": {"type": "enabled"}},
+            "reasoning_effort",
+        ),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
@@ -186,7 +211,7 @@ def test_what_changes_nothing_may_be_said(name: str, value: Any) -> None:
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"model": 3}, "model"),
         ({"best_of": 3}, "best_of"),
-        ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"date": "today"}}, "chat_template_kwargs.date"),
     ],
 )
 def test_what_is_wrong_is_named(more: dict[str, Any], param: str) -> None:
@@ -241,27 +266,29 @@ def test_fault_28_a_lone_surrogate_is_a_400(escape: bytes) -> None:
 @given(st.text())
 def test_fault_28_every_other_text_is_carried_without_loss(text: str) -> None:
     sent = msgspec.json.encode(body(messages=[{"role": "user", "content": text}]))
-    assert SURFACE.read(sent).chat.messages[0]["content"] == text
-    events = _events(ChatVoice(SERVING, False).delta(text))
-    assert events[0]["choices"][0]["delta"]["content"] == text
-    whole = json.loads(ChatVoice(SERVING, False).whole(text, "stop", BILL))
+    assert turns(SURFACE.read(sent))[0]["content"] == text
+    speaker = voice()
+    sent = speaker.delta(0, Delta(text, 1)) + speaker.last([answer(text).finish], BILL)
+    said = [event["choices"][0]["delta"].get("content", "") for event in _events(sent)]
+    assert "".join(said) == text
+    whole = json.loads(voice().whole([answer(text)], BILL))
     assert whole["choices"][0]["message"]["content"] == text
 
 
 def test_fault_29_an_answer_that_looks_like_the_end_stays_content() -> None:
     text = "a\n\ndata: [DONE]\n\n\r\ndata: {}"
-    sent = ChatVoice(SERVING, False).delta(text)
+    sent = voice().delta(0, Delta(text, 1))
     assert sent.count(b"\n\n") == 1
     assert sent.endswith(b"\n\n")
     assert _events(sent)[0]["choices"][0]["delta"]["content"] == text
 
 
 def test_openai_reads_a_whole_answer() -> None:
-    data = ChatVoice(SERVING, False).whole("hé", "length", BILL)
-    answer = ChatCompletion.model_validate_json(data, strict=True)
-    assert answer.choices[0].message.content == "hé"
-    assert answer.choices[0].finish_reason == "length"
-    usage = answer.usage
+    data = voice().whole([answer("hé", "length")], BILL)
+    read = ChatCompletion.model_validate_json(data, strict=True)
+    assert read.choices[0].message.content == "hé"
+    assert read.choices[0].finish_reason == "length"
+    usage = read.usage
     assert isinstance(usage, CompletionUsage)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 5, 12)
     assert usage.prompt_tokens_details is not None
@@ -273,8 +300,9 @@ def test_openai_reads_a_whole_answer() -> None:
 
 @pytest.mark.parametrize("usage", [False, True])
 def test_openai_reads_a_stream(usage: bool) -> None:
-    voice = ChatVoice(SERVING, usage)
-    sent = voice.first() + voice.delta("a") + voice.last("stop", BILL)
+    speaker = voice(usage)
+    sent = speaker.first() + speaker.delta(0, Delta("a", 1))
+    sent += speaker.last([answer("a").finish], BILL)
     assert sent.endswith(b"data: [DONE]\n\n")
     chunks = [ChatCompletionChunk.model_validate(event, strict=False) for event in _events(sent)]
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -286,7 +314,7 @@ def test_openai_reads_a_stream(usage: bool) -> None:
 
 
 def test_a_broken_stream_says_why_and_ends() -> None:
-    sent = ChatVoice(SERVING, True).broken(bad_request("why", "p", "c"), BILL)
+    sent = voice(True).broken(bad_request("why", "p", "c"), BILL)
     (event,) = _events(sent)
     assert event["error"] == {
         "message": "why",

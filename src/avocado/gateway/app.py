@@ -34,11 +34,11 @@ from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Meter, Rates
 from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Serving, Surface
+from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.swap import Floor
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.tracing import Tracer
 from avocado.gateway.verdict import Stop
-from avocado.gateway.wire import ChatCompletions
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.metrics import Metrics as LedgerMetrics
 from avocado.ledger.operation import Book, Hold
@@ -173,8 +173,10 @@ class App:
                     self.desk.leave(caller.tenant)
                     return
                 request = await self._order(exchange, surface, caller, body)
-            except BaseException:
+            except BaseException as error:
                 self.desk.leave(caller.tenant)
+                if isinstance(error, ApiError):
+                    error.param = surface.names.get(error.param or "", error.param)
                 raise
             exchange.owned = True
             try:
@@ -243,7 +245,7 @@ class App:
         order = await take(exchange, body, ask, caller, offer, engine, self.limits)
         await self._meter_tokens(exchange, order.hold)
         serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
-        return self.desk.start(exchange, order, surface.voice(ask, serving), engine)
+        return self.desk.start(exchange, order, surface.voice(ask, serving, order.prompts), engine)
 
     def _find(self, name: str) -> tuple[Offer, Engine]:
         offer = self.floor.offers.get(name)

@@ -13,12 +13,14 @@ import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-from avocado.engine.engine import Delta, EngineError, Finish, Generation
+from avocado.engine.engine import Delta, EngineError, Finish, Generation, TokenLogprob
+from avocado.gateway.chorus import Chorus, Part
 from avocado.gateway.errors import ApiError, internal, of_ledger, unavailable
 from avocado.gateway.exchange import Exchange
 from avocado.gateway.order import Order
-from avocado.gateway.surface import Bill, Voice
+from avocado.gateway.surface import Answer, Bill, Voice
 from avocado.gateway.verdict import Charge, Ending, Release, Stop, Verdict, judge
 from avocado.ledger.errors import (
     HoldNotOpen,
@@ -50,6 +52,16 @@ Insist = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
 """Repeats a ledger operation until the ledger has taken it."""
 
 
+@dataclass(slots=True)
+class _Choice:
+    """One answer as far as it came. ``text`` and ``logprobs`` are kept for a plain request."""
+
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish: Finish | None = None
+    delivered: int = 0
+
+
 class PaidRequest:
     """One order on its way from the hold to the settlement; ``run`` is a task of the server."""
 
@@ -60,7 +72,7 @@ class PaidRequest:
         exchange: Exchange,
         order: Order,
         voice: Voice,
-        start: Callable[[], Generation],
+        start: Callable[[], Generation | Chorus],
     ) -> None:
         self.exchange = exchange
         self.order = order
@@ -68,8 +80,6 @@ class PaidRequest:
         self.began = self.moved = time.monotonic()
         self.sending = False
         """Whether the client, not the engine, is waited for."""
-        self.delivered = 0
-        """Completion tokens whose text the client of a stream was sent."""
         self.stopped: Stop | None = None
         self.poor = False
         """Whether the ledger refused because the customer may not spend that much."""
@@ -78,10 +88,15 @@ class PaidRequest:
         self._insist = insist
         self._voice = voice
         self._start = start
-        self._generation: Generation | None = None
-        self._text: list[str] = []
+        self._generation: Generation | Chorus | None = None
+        self._choices = [_Choice() for _ in range(order.hold.n)]
         self._open = False
         self._overdue = False
+
+    @property
+    def delivered(self) -> int:
+        """Completion tokens whose text the client of a stream was sent."""
+        return sum(choice.delivered for choice in self._choices)
 
     # -- from outside: the client, the watch, the drain ------------------------------------------
 
@@ -147,7 +162,6 @@ class PaidRequest:
 
     async def _serve(self) -> Ending:
         """Passes events on until the generation ends, one way or another."""
-        finish: Finish | None = None
         failure: Exception | None = None
         try:
             if self.stopped is None:
@@ -155,10 +169,10 @@ class PaidRequest:
                     self._generation = self._start()
                 async for event in self._generation:
                     self.moved = time.monotonic()
-                    if isinstance(event, Delta):
-                        await self._pass_on(event)
+                    if isinstance(event, Part):
+                        await self._hear(event.choice, event.event)
                     else:
-                        finish = event
+                        await self._hear(0, event)
         except asyncio.CancelledError:
             _uncancel()
             self.stopped = self.stopped or Stop.SHUTDOWN
@@ -167,18 +181,35 @@ class PaidRequest:
             bug = not isinstance(error, EngineError)
             log.warning("request %s: engine: %r", self.exchange.id, error, exc_info=bug)
         self.stage = Stage.CLOSING
+        finish = self._finish()
         usage = finish.usage if finish else await self._let_go()
         return Ending(usage, finish, failure, self.stopped, self._open)
 
-    async def _pass_on(self, event: Delta) -> None:
-        if not self.order.ask.stream:
-            self._text.append(event.text)
-            return
-        if event.text:
+    async def _hear(self, number: int, event: Delta | Finish) -> None:
+        choice = self._choices[number]
+        if isinstance(event, Finish):
+            choice.finish = event
+        elif not self.order.ask.stream:
+            choice.text.append(event.text)
+            choice.logprobs.extend(event.logprobs)
+        elif written := self._voice.delta(number, event):
             self.sending = True
-            await self._write(self._voice.delta(event.text))
+            await self._write(written)
             self.sending = False
-        self.delivered = event.completion
+            choice.delivered = event.completion
+
+    def _finish(self) -> Finish | None:
+        """How the answers ended together; None if one of them did not."""
+        ends = self._ends()
+        if self._generation is None or len(ends) < len(self._choices):
+            return None
+        if len(ends) == 1:
+            return ends[0]
+        cut = any(end.reason == "length" for end in ends)
+        return Finish("length" if cut else "stop", self._generation.usage)
+
+    def _ends(self) -> list[Finish]:
+        return [choice.finish for choice in self._choices if choice.finish is not None]
 
     async def _write(self, events: bytes) -> None:
         if self._open:
@@ -195,7 +226,7 @@ class PaidRequest:
                     return await self._generation.cancel()
             except Exception as error:
                 log.warning("request %s: the engine let not go: %r", self.exchange.id, error)
-        return Usage(len(self.order.prompt.ids), self.delivered)
+        return Usage(self.order.hold.prompt_tokens, self.delivered)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -221,12 +252,16 @@ class PaidRequest:
         if verdict.error is not None:
             await self._tell(verdict.error, bill)
         elif not self.order.ask.stream:
-            whole = self._voice.whole("".join(self._text), verdict.reason, bill)
-            await self._end_with(self.exchange.reply(200, whole))
+            answers = [
+                Answer("".join(choice.text), choice.finish, tuple(choice.logprobs))
+                for choice in self._choices
+                if choice.finish is not None
+            ]
+            await self._end_with(self.exchange.reply(200, self._voice.whole(answers, bill)))
         else:
             if not self._open:
                 await self._write(b"")
-            await self._end_with(self.exchange.close_stream(self._voice.last(verdict.reason, bill)))
+            await self._end_with(self.exchange.close_stream(self._voice.last(self._ends(), bill)))
 
     async def _tell(self, error: ApiError, bill: Bill | None = None) -> None:
         """An error: a status while nothing was sent, else the last event of the stream."""

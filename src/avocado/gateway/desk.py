@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from avocado.engine.engine import Engine, EngineError, PromptTooLong, Unsupported
+from avocado.gateway import chorus
 from avocado.gateway.chat import PaidRequest, Stage
 from avocado.gateway.errors import of_engine, unavailable
 from avocado.gateway.exchange import Exchange
@@ -76,7 +77,11 @@ class Desk:
             exchange,
             order,
             voice,
-            lambda: engine.generate(order.prompt, order.sampling),
+            lambda: chorus.start(
+                lambda prompt, number: engine.generate(prompt, order.sampling_of(number)),
+                order.prompts,
+                order.ask.n,
+            ),
         )
         # A likely refusal, or a likely duplicate, takes its hold before it takes engine time.
         if order.hold.idempotency_key is None and not self._is_poor(order.hold.tenant):
@@ -145,7 +150,7 @@ class Desk:
         name = request.exchange.id
         if request.delivered > self._reported.get(name, 0):
             self._reported[name] = request.delivered
-            self._book.progress(name, Usage(len(request.order.prompt.ids), request.delivered))
+            self._book.progress(name, Usage(request.order.hold.prompt_tokens, request.delivered))
 
     # -- the ledger is away, the server goes -----------------------------------------------------
 

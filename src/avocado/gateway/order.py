@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from avocado.data.chat import Prompt, RenderError
+from avocado.data.chat import Chat, Prompt, RenderError
 from avocado.engine.engine import Engine, Sampling, Unsupported
-from avocado.gateway.errors import bad_request, of_engine
+from avocado.engine.reply import Thinking, thinking_after
+from avocado.gateway.errors import bad_request, of_engine, unsupported
 from avocado.gateway.exchange import Exchange, idempotency_key
 from avocado.gateway.keys import Caller
 from avocado.gateway.limits import Limits
-from avocado.gateway.surface import Ask
+from avocado.gateway.surface import Ask, Raw
 from avocado.ledger.operation import Hold
 from avocado.release.offer import Offer
 
@@ -25,13 +26,21 @@ INLINE_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one paid request needs to know. ``hold`` is what the ledger is asked to reserve."""
+    """What one paid request needs to know. ``hold`` is what the ledger is asked to reserve: every
+    prompt once, and the bound for each of ``hold.n`` answers."""
 
     ask: Ask
     offer: Offer
-    prompt: Prompt
+    prompts: tuple[Prompt, ...]
     sampling: Sampling
     hold: Hold
+
+    def sampling_of(self, number: int) -> Sampling:
+        """How the answer ``number`` of a prompt is drawn: one seed may not give the same twice."""
+        seed = self.sampling.seed
+        if seed is None or number == 0:
+            return self.sampling
+        return replace(self.sampling, seed=seed + number if seed < 2**62 else seed - number)
 
 
 async def take(
@@ -48,25 +57,20 @@ async def take(
     Raises:
         ApiError: 400 for what the template or the engine refuses, or what does not fit the context.
     """
-    try:
-        if len(body) <= INLINE_BYTES:
-            prompt = engine.prepare(ask.chat)
-        else:
-            prompt = await asyncio.to_thread(engine.prepare, ask.chat)
-    except RenderError as error:
-        raise of_engine(error) from error
-    sampling = Sampling(
-        max_tokens=bound(ask.max_tokens, len(prompt.ids), engine.context_length, limits),
-        temperature=ask.temperature,
-        top_p=ask.top_p,
-        top_k=ask.top_k,
-        seed=ask.seed,
-        stop=ask.stop,
-    )
+    if len(body) <= INLINE_BYTES:
+        prompts = _prepare(engine, ask)
+    else:
+        prompts = await asyncio.to_thread(_prepare, engine, ask)
+    longest = max(len(prompt.ids) for prompt in prompts)
+    most = bound(ask.max_tokens, longest, engine.context_length, limits)
+    sampling = _sampling(ask, most, caller.tenant)
     try:
         await engine.check(sampling)
     except Unsupported as error:
-        raise of_engine(error) from error
+        raise unsupported(_blamed(error.field, ask), str(error)) from error
+    except ValueError as error:
+        param = ask.grammar_from if ask.grammar is not None else "logit_bias"
+        raise bad_request(f"Invalid value for {param}: {error}", param) from error
     key = idempotency_key(exchange)
     hold = Hold(
         id=exchange.id,
@@ -75,14 +79,63 @@ async def take(
         offer=offer.name,
         release=offer.release,
         price_version=offer.price.version,
-        prompt_tokens=len(prompt.ids),
+        prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
         max_tokens=sampling.max_tokens,
+        n=len(prompts) * ask.n,
         lifetime=limits.hold_lifetime,
         idempotency_key=key,
         # The path is part of it: the same body on another endpoint is another request.
         fingerprint=fingerprint(exchange.path, body) if key is not None else None,
     )
-    return Order(ask, offer, prompt, sampling, hold)
+    return Order(ask, offer, prompts, sampling, hold)
+
+
+def _prepare(engine: Engine, ask: Ask) -> tuple[Prompt, ...]:
+    try:
+        if isinstance(ask.prompt, Raw):
+            return tuple(engine.prepare_text(text) for text in ask.prompt.texts)
+        prompt = engine.prepare(ask.prompt)
+        _check_rendered(engine, ask.prompt, prompt)
+    except RenderError as error:
+        raise of_engine(error) from error
+    return (prompt,)
+
+
+def _check_rendered(engine: Engine, chat: Chat, prompt: Prompt) -> None:
+    """A template that leaves out what was asked for would ignore it without a word."""
+    for tool in chat.tools:
+        if tool["function"]["name"] not in prompt.text:
+            raise unsupported("tools", "This model was not made to call tools")
+    if chat.thinking and thinking_after(prompt.text) is not Thinking.YES:
+        plain = engine.prepare(replace(chat, thinking=False))
+        if plain.text == prompt.text:
+            raise unsupported("thinking", "This model was not made to think before it answers")
+
+
+def _sampling(ask: Ask, max_tokens: int, tenant: str) -> Sampling:
+    try:
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=ask.temperature,
+            top_p=ask.top_p,
+            top_k=ask.top_k,
+            seed=ask.seed,
+            stop=ask.stop,
+            presence_penalty=ask.presence_penalty,
+            frequency_penalty=ask.frequency_penalty,
+            logit_bias=ask.logit_bias,
+            logprobs=ask.logprobs,
+            top_logprobs=ask.top_logprobs,
+            grammar=ask.grammar,
+            cache_salt=tenant,
+        )
+    except ValueError as error:
+        # Its sentence begins with the field's name.
+        raise bad_request(str(error), str(error).partition(" ")[0]) from error
+
+
+def _blamed(field: str, ask: Ask) -> str:
+    return ask.grammar_from if field == "grammar" else field
 
 
 def fingerprint(path: str, body: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from avocado.engine.engine import Finish, FinishReason
+from avocado.engine.engine import Finish
 from avocado.gateway.errors import ApiError, bad_request, of_engine, unavailable
 from avocado.terms.usage import Usage, UsageError
 
@@ -39,12 +39,11 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class Charge:
     """Settle ``usage``. ``finish`` is what the ledger notes; ``error`` is what the stream ends
-    with, None for a good answer, whose ``reason`` the client is told."""
+    with, None for a good answer."""
 
     usage: Usage
     finish: str
     error: ApiError | None = None
-    reason: FinishReason = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ Verdict = Charge | Release | Keep
 def judge(ending: Ending) -> Verdict:
     """What becomes of the hold."""
     if ending.finish is not None:
-        return Charge(ending.finish.usage, ending.finish.reason, reason=ending.finish.reason)
+        return Charge(ending.finish.usage, ending.finish.reason)
     if isinstance(ending.failure, UsageError):
         return Keep("usage_not_believed", _impossible_usage())
     if ending.stop in (Stop.DISCONNECT, Stop.STALLED):
