@@ -36,7 +36,7 @@ def close(found: torch.Tensor, expected: torch.Tensor, atol: float = 2e-4) -> No
 
 
 def join(decoder: Decoder, prompts: list[list[int]], room: int) -> torch.Tensor:
-    prefill = decoder.prefill(prompts)
+    prefill = decoder.prefill(prompts, [""] * len(prompts))
     logits = None
     while logits is None:
         logits = prefill.advance()

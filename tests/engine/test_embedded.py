@@ -429,7 +429,7 @@ def test_a_failing_prefill_fails_only_those_who_come_in(
             await anext(old)
             decoder: Any = engine._scheduler._decoder
 
-            def failing(prompts: Any) -> Any:
+            def failing(prompts: Any, salts: Any) -> Any:
                 raise MemoryError("no room")
 
             with monkeypatch.context() as patch:

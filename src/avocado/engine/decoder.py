@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from avocado.engine.kv_cache import LANES, Pair, Slots, is_plain, pairs, token_bytes
 from avocado.engine.model import CausalModel
+from avocado.engine.prefix import Piece, Prefixes
 
 CHUNK: Final = 512
 """Prompt tokens computed in one go, so that a long prompt does not hold up the running rows."""
@@ -23,6 +24,10 @@ CHUNK: Final = 512
 SHORT: Final = 128
 """Prompts up to this long are computed together, padded. Longer ones gain nothing from company, and
 attention divides its work otherwise from 192 tokens on: alone, each always gets the same sums."""
+
+
+PREFIX_SHARE: Final = 0.25
+"""Memory for what prompts begin with, beside that of the running rows and as a part of it."""
 
 
 class Prefill:
@@ -35,7 +40,16 @@ class Prefill:
         *,
         chunk: int = CHUNK,
         pad: bool = True,
+        salt: str = "",
+        known: Sequence[Piece] = (),
     ) -> None:
+        """``known``: the leading pieces of the one prompt, which need not be computed; ``salt``
+        says whose they are, and "" keeps none."""
+        self.prompts, self.salt = prompts, salt
+        self.pieces: list[Piece] = list(known)
+        """Whole pieces of a prompt with a salt, up to the one under way."""
+        self.cached = chunk * len(known)
+        """Tokens that were not computed."""
         self._model = model
         self._chunk = chunk
         self.lengths = [len(prompt) for prompt in prompts]
@@ -45,8 +59,11 @@ class Prefill:
         # Padding stands on the right, where causal attention never looks from a real token.
         padded = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
         self._ids = torch.tensor(padded, device=model.device)
-        self._done = 0
+        self._done = self.cached
         self.cache = DynamicCache(config=model.config)
+        for layer, sides in enumerate(zip(*known, strict=True)):
+            keys, values = (torch.cat(side, dim=2) for side in zip(*sides, strict=True))
+            self.cache.update(keys, values, layer)
 
     def advance(self) -> torch.Tensor | None:
         """One piece; the logits ``[prompts, vocabulary]`` after the last one, else None."""
@@ -54,6 +71,11 @@ class Prefill:
         self._done += piece.shape[1]
         if self._done < self._ids.shape[1]:
             self._model(piece, self.cache)
+            if self.salt:
+                new = slice(self._done - self._chunk, self._done)
+                self.pieces.append(
+                    [(k[:, :, new].clone(), v[:, :, new].clone()) for k, v in pairs(self.cache)]
+                )
             return None
         start = self._done - piece.shape[1]
         ends = sorted({length - 1 - start for length in self.lengths})
@@ -82,7 +104,8 @@ class Decoder(Protocol):
     def fits(self, needs: Sequence[int]) -> bool:
         """Whether rows that may reach ``needs`` tokens can join the running ones now."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill: ...
+    def prefill(self, prompts: Sequence[Sequence[int]], salts: Sequence[str]) -> Prefill:
+        """Begins to compute ``prompts``; those of one salt may share what they begin with."""
 
     def join(self, prefill: Prefill, needs: Sequence[int]) -> None:
         """The rows of a finished ``prefill`` run from now on."""
@@ -113,6 +136,7 @@ class BatchDecoder:
         self.max_rows = max_rows
         self._model = model
         self._slots = Slots(sample, max_rows, budget)
+        self._prefixes = Prefixes(CHUNK, int(budget * PREFIX_SHARE))
 
     @property
     def rows(self) -> int:
@@ -121,10 +145,15 @@ class BatchDecoder:
     def fits(self, needs: Sequence[int]) -> bool:
         return self._slots.fits(needs)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
-        return Prefill(self._model, prompts)
+    def prefill(self, prompts: Sequence[Sequence[int]], salts: Sequence[str]) -> Prefill:
+        if len(prompts) > 1 or len(prompts[0]) <= CHUNK:
+            return Prefill(self._model, prompts)
+        known = self._prefixes.find(prompts[0], salts[0])
+        return Prefill(self._model, prompts, salt=salts[0], known=known)
 
     def join(self, prefill: Prefill, needs: Sequence[int]) -> None:
+        if prefill.pieces:  # only now: the logits after them were good
+            self._prefixes.keep(prefill.prompts[0], prefill.salt, prefill.pieces)
         self._slots.join(pairs(prefill.cache), prefill.lengths, needs)
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -149,6 +178,7 @@ class BatchDecoder:
 
     def clear(self) -> None:
         self._slots.clear()
+        self._prefixes.clear()
 
 
 class RowDecoder:
@@ -174,7 +204,7 @@ class RowDecoder:
         alone = len(needs) == 1  # its prefill takes one prompt
         return alone and self.rows < self.max_rows and taken <= self._budget
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
+    def prefill(self, prompts: Sequence[Sequence[int]], salts: Sequence[str]) -> Prefill:
         return Prefill(self._model, prompts, chunk=len(prompts[0]), pad=False)
 
     def join(self, prefill: Prefill, needs: Sequence[int]) -> None:

@@ -43,7 +43,7 @@ from avocado.engine.logprobs import Spelling
 from avocado.engine.model import CausalModel
 from avocado.engine.scheduler import Scheduler
 from avocado.engine.sequence import Sequence
-from avocado.engine.stream import Signal, Stream
+from avocado.engine.stream import Begun, Signal, Stream
 
 MEMORY_SHARE: Final = 0.25
 """The part of the machine's memory (on a GPU: of what the weights left free, thrice this) that keys
@@ -104,7 +104,8 @@ class EmbeddedEngine:
             context_length: prompt and completion together, in tokens; the model's own by default,
                 or what ``memory`` holds if that is less.
             threads: of the CPU; one for a small model, PyTorch's default for others.
-            memory: bytes for keys and values; a quarter of the machine's by default.
+            memory: bytes for keys and values; a quarter of the machine's by default. Prompts that
+                begin alike may take a quarter of it more.
             device: such as ``cpu`` or ``cuda``; the GPU where there is one.
 
         Raises:
@@ -261,7 +262,7 @@ class EmbeddedEngine:
         for sequence, signal in said:
             stream, loop = self._streams[sequence]
             mail.setdefault(loop, []).append((stream, signal))
-            if not isinstance(signal, Delta):
+            if not isinstance(signal, Delta | Begun):
                 del self._streams[sequence]
         for loop, letters in mail.items():
             try:

@@ -17,7 +17,7 @@ from avocado.engine.engine import Delta, EngineError
 from avocado.engine.logprobs import Told
 from avocado.engine.sampler import decide
 from avocado.engine.sequence import Sequence
-from avocado.engine.stream import Signal, Stopped
+from avocado.engine.stream import Begun, Signal, Stopped
 
 Say = Callable[[Sequence, Signal], None]
 
@@ -113,7 +113,12 @@ class Scheduler:
             self._joining = self._next_group()
             if not self._joining:
                 return
-            self._prefill = self._decoder.prefill([each.ids for each in self._joining])
+            self._prefill = self._decoder.prefill(
+                [each.ids for each in self._joining], [each.salt for each in self._joining]
+            )
+            if self._prefill.cached:
+                self._joining[0].cached = self._prefill.cached
+                self._say(self._joining[0], Begun(self._prefill.cached))
         logits = self._prefill.advance()
         if logits is None:
             return

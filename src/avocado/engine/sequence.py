@@ -49,6 +49,9 @@ class Sequence:
         self.last = -1
         """The newest token, which the next step reads."""
         self.cancelled = False
+        self.salt = sampling.cache_salt
+        self.cached = 0
+        """Tokens of the prompt that were not computed anew."""
         self._limit = sampling.max_tokens
         self._stop_ids = stop_ids if not sampling.stop_ids else {*stop_ids, *sampling.stop_ids}
         self._text = Detokenizer(backend)
@@ -103,7 +106,7 @@ class Sequence:
         return self._close(text + more + self._filter.flush(), reason, None)
 
     def _close(self, text: str, reason: FinishReason, stop: str | None) -> list[Signal]:
-        usage = Usage(len(self.ids), self.completion, reasoning=self._thought.tokens)
+        usage = Usage(len(self.ids), self.completion, self.cached, self._thought.tokens)
         return [self._delta(text, last=stop is None), Finish(reason, usage, stop)]
 
     def _delta(self, text: str, last: bool = False) -> Delta:

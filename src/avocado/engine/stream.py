@@ -23,7 +23,14 @@ class Stopped:
     reasoning: int = 0
 
 
-Signal = Event | Stopped | EngineError
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The prompt is being computed; ``cached`` tokens of it were read from a cache."""
+
+    cached: int
+
+
+Signal = Event | Begun | Stopped | EngineError
 """What an engine tells a stream."""
 
 
@@ -77,6 +84,9 @@ class Stream:
         if self._over.is_set():
             return
         match signal:
+            case Begun(cached):
+                self._usage = Usage(self._usage.prompt, cached=cached)
+                return
             case Delta():
                 self._count(signal.completion, signal.reasoning)
                 if not signal.text and not signal.logprobs:
