@@ -71,6 +71,9 @@ class InProcess:
     def prepare(self, chat: Chat) -> Prompt:
         return PROMPT
 
+    def prepare_text(self, text: str) -> Prompt:
+        return PROMPT
+
     def generate(self, prompt: Prompt, sampling: Sampling) -> Any:
         return Answered()
 
@@ -84,13 +87,33 @@ def remote(url: str) -> Any:
     return RemoteEngine([url], MODEL, context_length=4096)
 
 
-def paced() -> Any:
-    """An engine for streams that stay open: a token every ``PACE`` seconds to each."""
-    from avocado.engine.scripted import Script, ScriptedEngine
+class Ticking:
+    """A generation that says a word every ``PACE`` seconds until its maximum."""
 
-    return ScriptedEngine(
-        Script(reply="tick " * 20_000, delay=PACE), context_length=10**6, capacity=10**6
-    )
+    def __init__(self, most: int) -> None:
+        self.usage = Usage(77, 0)
+        self._most = most
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        due = time.monotonic()
+        while self.usage.completion < self._most:
+            due += PACE
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self.usage = Usage(77, self.usage.completion + 1)
+            yield Delta(" tick", self.usage.completion)
+        yield Finish("length", self.usage)
+
+    async def cancel(self) -> Usage:
+        return self.usage
+
+
+class Paced(InProcess):
+    """An engine for streams that stay open."""
+
+    context_length = 10**6
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> Any:
+        return Ticking(sampling.max_tokens)
 
 
 def ours(folder: Path, target: str) -> None:
@@ -114,7 +137,7 @@ def ours(folder: Path, target: str) -> None:
             )
         )
     (folder / "key").write_text(key.text)
-    engine = {"": InProcess, "paced": paced}.get(target, lambda: remote(target))()
+    engine = {"": InProcess, "paced": Paced}.get(target, lambda: remote(target))()
     offer = Offer(MODEL, RELEASE, PriceSheet(200_000_000, 800_000_000), 1_700_000_000)
     with (folder / "requests.log").open("ab", buffering=0) as log:
         serve(

@@ -83,9 +83,11 @@ async def watch(url: str, key: str, pid: int, streams: int, seconds: float) -> N
     memory = []
     cpu = _cpu(pid)
     began = time.perf_counter()
+    own = asyncio.ensure_future(_own_lateness())
     while time.perf_counter() - began < seconds:
         await asyncio.sleep(1.0)
         memory.append(resident(pid))
+    own.cancel()
     took = time.perf_counter() - began
     late = sorted(reader.late for reader in readers)
     tenth = max(1, len(memory) // 10)
@@ -101,6 +103,7 @@ async def watch(url: str, key: str, pid: int, streams: int, seconds: float) -> N
                 "cpu": (_cpu(pid) - cpu) / took,
                 "longest_stall_ms": late[-1] * 1000,
                 "median_stall_ms": late[len(late) // 2] * 1000,
+                "reader_stall_ms": lateness[0] * 1000,
                 "memory_first_mib": sum(memory[:tenth]) / tenth,
                 "memory_last_mib": sum(memory[-tenth:]) / tenth,
                 "memory_most_mib": max(memory),
@@ -109,6 +112,17 @@ async def watch(url: str, key: str, pid: int, streams: int, seconds: float) -> N
     )
     for link in links:
         link.abort()
+
+
+lateness = [0.0]
+"""How late this reader itself was woken, at worst: on a busy machine not every stall is theirs."""
+
+
+async def _own_lateness() -> None:
+    while True:
+        due = time.perf_counter() + 0.01
+        await asyncio.sleep(0.01)
+        lateness[0] = max(lateness[0], time.perf_counter() - due)
 
 
 def _cpu(pid: int) -> float:
