@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 
 import click
 
@@ -85,6 +86,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     # PyTorch's threads spin while they wait: on a busy machine that costs ten times the speed.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Libraries warn their programmers of what will change; our users can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = cli.main(words, prog_name="avocado", standalone_mode=False)
