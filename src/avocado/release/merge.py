@@ -38,7 +38,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> float:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
     )
