@@ -6,6 +6,7 @@ Contenders get the same ragged requests (prompts of 32 to 96 tokens, answers of 
 stop tokens) on one thread: ``generate`` one request after the other; ``generate`` on the padded
 batch, which must run until its longest answer is done; transformers' continuous batching; ours.
 Contenders take turns, so that a busy machine hits all of them; the median of the rounds is printed.
+Then what requests may ask for, as a part of the plain speed; and prompts that begin alike.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from avocado.data.chat import ChatTemplate, Prompt
 from avocado.engine.embedded import EmbeddedEngine
-from avocado.engine.engine import Finish, Sampling
+from avocado.engine.engine import Finish, Regex, Sampling
 
 Request = tuple[list[int], int]
 """Prompt ids, and how many tokens to generate."""
@@ -125,12 +126,14 @@ def continuous(model: Any) -> tuple[Contender, Callable[[], None]]:
     return serve, lambda: manager.stop(block=True)
 
 
-def embedded(folder: Path) -> tuple[Contender, Callable[[], None]]:
+def embedded(folder: Path, **asked: Any) -> tuple[Contender, Callable[[], None]]:
     engine = EmbeddedEngine.load(folder, threads=1)
     engine.template = dataclasses.replace(ChatTemplate.load(folder), stop_ids=frozenset())
 
     async def one(ids: list[int], limit: int) -> int:
-        async for event in engine.generate(Prompt("", tuple(ids)), Sampling(limit, 0.0)):
+        async for event in engine.generate(
+            Prompt("", tuple(ids)), Sampling(limit, **{"temperature": 0.0, **asked})
+        ):
             if isinstance(event, Finish):
                 return event.usage.completion
         raise AssertionError("it ended without Finish")
@@ -140,7 +143,7 @@ def embedded(folder: Path) -> tuple[Contender, Callable[[], None]]:
             return sum(await asyncio.gather(*(one(ids, limit) for ids, limit in work)))
 
         made = asyncio.run(all_of_them())
-        assert made == sum(limit for _, limit in work)
+        assert made == sum(limit for _, limit in work) or "grammar" in asked
         return made
 
     return serve, lambda: asyncio.run(engine.close())
@@ -156,6 +159,49 @@ def measure(contenders: dict[str, Contender], work: list[Request], rounds: int) 
             if round_:  # the first one warms up
                 rates[name].append(made / (time.process_time() - start))
     return {name: statistics.median(each) for name, each in rates.items()}
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "top_p, top_k": {"temperature": 1.0, "top_p": 0.9, "top_k": 40, "seed": 1},
+    "penalties, bias": {"presence_penalty": 0.5, "logit_bias": ((5, 1.0),)},
+    "logprobs": {"logprobs": True, "top_logprobs": 5},
+    "grammar": {"grammar": Regex("([a-z ]+[,.])*")},
+}
+
+
+def features(folder: Path, sizes: list[int], rounds: int) -> None:
+    """Tokens per CPU second where every request asks for something, against plain ones."""
+    print(f"\nasked for by every request  {'  '.join(f'{size:>8}' for size in sizes)}  (of plain)")
+    rows: dict[str, list[float]] = {name: [] for name in ASKED}
+    for size in sizes:
+        work = requests(size, 2000)
+        served = {name: embedded(folder, **asked) for name, asked in ASKED.items()}
+        try:
+            rate = measure({name: serve for name, (serve, _) in served.items()}, work, rounds)
+        finally:
+            for _, stop in served.values():
+                stop()
+        for name, each in rate.items():
+            rows[name].append(each / rate["plain"])
+    for name, shares in rows.items():
+        print(f"{name:26}  {'  '.join(f'{share:8.2f}' for share in shares)}")
+
+
+def beginnings(folder: Path, sizes: list[int], rounds: int) -> None:
+    """Prompts of 1,024 common tokens and 88 of their own, with and without a cache."""
+    print("\n1,024 common tokens          computed  cached  (tokens per CPU second)")
+    draw = random.Random(2)
+    head = [draw.randrange(2000) for _ in range(1024)]
+    for size in sizes:
+        work = [([*head, *(draw.randrange(2000) for _ in range(88))], 64) for _ in range(size)]
+        served = {name: embedded(folder, cache_salt=name) for name in ("", "cached")}
+        try:
+            rate = measure({name: serve for name, (serve, _) in served.items()}, work, rounds)
+        finally:
+            for _, stop in served.values():
+                stop()
+        print(f"{size:8} requests            {rate['']:9.0f}  {rate['cached']:6.0f}")
 
 
 def bench(title: str, folder: Path, sizes: list[int], rounds: int) -> None:
@@ -200,6 +246,8 @@ def main() -> None:
     bench("seedling", SEEDLING, sizes, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         bench("random Qwen3", random_model(Path(folder)), sizes, options.rounds)
+    features(SEEDLING, sizes, options.rounds)
+    beginnings(SEEDLING, sizes, options.rounds)
 
 
 if __name__ == "__main__":

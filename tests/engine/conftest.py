@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
+from avocado.data.chat import ChatTemplate
+
 CHATML = (
     "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
     "{{ message.content }}<|im_end|>\n"
@@ -105,6 +107,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[architecture]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tiny: Callable[[str], Path]) -> ChatTemplate:
+    """The tokenizer and template of the tiny models."""
+    return ChatTemplate.load(tiny("qwen3"))
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,22 @@
-"""A small OpenAI-compatible server that fails on request: real HTTP on 127.0.0.1."""
+"""A small OpenAI-compatible server that fails on request: real HTTP on 127.0.0.1; and an engine
+in front of it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiohttp import web
+
+from avocado.data.chat import Chat
+from avocado.engine.engine import Finish, Sampling
+from avocado.engine.remote import RemoteEngine
+from avocado.engine.replica import Patience
 
 
 @dataclass(frozen=True)
@@ -165,3 +172,47 @@ async def serving() -> AsyncIterator[FakeUpstream]:
         yield fake
     finally:
         await runner.cleanup()
+
+
+HURRY = Patience(connect=2, idle=5, total=20, health=0)
+HELLO = Chat(({"role": "user", "content": "Hi"},))
+SOME = Sampling(50, 0.0)
+
+
+def play(scene: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scene, 30)
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def remote(
+    count: int = 1, **options: Any
+) -> AsyncIterator[tuple[RemoteEngine, list[FakeUpstream]]]:
+    async with AsyncExitStack() as stack:
+        fakes = [await stack.enter_async_context(serving()) for _ in range(count)]
+        options = {"context_length": 4096, "patience": HURRY, **options}
+        engine = RemoteEngine([fake.url for fake in fakes], "m", **options)
+        try:
+            yield engine, fakes
+        finally:
+            await engine.close()
+
+
+async def collect(
+    engine: RemoteEngine, sampling: Sampling, chat: Chat = HELLO
+) -> tuple[str, Finish]:
+    text = ""
+    async for event in engine.generate(engine.prepare(chat), sampling):
+        if isinstance(event, Finish):
+            return text, event
+        text += event.text
+    raise AssertionError("it ended without Finish")
+
+
+async def eventually(holds: Callable[[], bool], seconds: float = 2.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not happen"
+        await asyncio.sleep(0.01)

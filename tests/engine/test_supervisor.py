@@ -21,7 +21,7 @@ import pytest
 
 from avocado.data.chat import Chat, ChatTemplate
 from avocado.engine.engine import Delta, EngineBusy, EngineError, Finish, Sampling
-from avocado.engine.remote import Patience
+from avocado.engine.replica import Patience
 from avocado.engine.supervisor import Care
 from avocado.engine.vllm import Launch, VllmEngine
 
@@ -95,11 +95,6 @@ Server((args.host, args.port), Handler).serve_forever()
 """
 CARE = Care(start=20, pulse=0.1, silence=0.6, stop=1.0, pause=0.1, longest_pause=0.4, steady=60)
 HURRY = Patience(connect=2, idle=2, total=10, retries=0)
-
-
-@pytest.fixture(scope="module")
-def template(tiny: Tiny) -> ChatTemplate:
-    return ChatTemplate.load(tiny("qwen3"))
 
 
 class Place:

@@ -15,14 +15,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import aiohttp
 
 from avocado.data.chat import Chat, Prompt
 from avocado.engine import upstream
-from avocado.engine.breaker import Breaker
 from avocado.engine.engine import (
     Delta,
     EngineBusy,
@@ -37,6 +35,7 @@ from avocado.engine.engine import (
 )
 from avocado.engine.hearing import Declined, Hearing, told_by_chat, told_by_ids
 from avocado.engine.logprobs import Spelling
+from avocado.engine.replica import Patience, Replica, TryAgain, excerpt, refusal
 from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
 from avocado.engine.stream import Signal, Stopped, Stream
@@ -51,43 +50,8 @@ log = logging.getLogger("avocado.engine")
 
 FRAMING = 512
 """Tokens that a chat template may add to what the messages say, where we don't have it."""
-RETRY_AFTER = (1.0, 60.0)
 BACKOFF = 0.1
 """Seconds; doubled with each try, and a random part of it is waited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds to wait for a connection, for the next bytes, for all of an answer, and between looks
-    at a replica's health (0: none); and how often to try again."""
-
-    connect: float = 5.0
-    idle: float = 60.0
-    total: float = 900.0
-    health: float = 5.0
-    retries: int = 2
-
-
-@dataclass(eq=False, slots=True)
-class Replica:
-    """One server, as we know it."""
-
-    url: str
-    breaker: Breaker = field(default_factory=Breaker)
-    running: int = 0
-    up: bool = True
-    """What it said when asked for its health."""
-
-    def ready(self, now: float) -> bool:
-        return self.up and self.breaker.allows(now)
-
-
-class _TryAgain(Exception):
-    """Nothing of an answer came. ``elsewhere``: only another replica may do better."""
-
-    def __init__(self, error: EngineError, *, elsewhere: bool = False) -> None:
-        super().__init__(str(error))
-        self.error, self.elsewhere = error, elsewhere
 
 
 class RemoteEngine:
@@ -248,7 +212,7 @@ class RemoteEngine:
             try:
                 await self._attempt(replica, stream, hearing, body)
                 return
-            except _TryAgain as failed:
+            except TryAgain as failed:
                 tried.append(replica)
                 others = [each for each in self.replicas if each not in tried]
                 if attempt == self._patience.retries or (failed.elsewhere and not others):
@@ -271,7 +235,7 @@ class RemoteEngine:
         """One request. The breaker learns what became of it.
 
         Raises:
-            _TryAgain: nothing of an answer came.
+            TryAgain: nothing of an answer came.
             EngineError: the server failed, or will not serve this.
         """
         replica.running += 1
@@ -283,14 +247,14 @@ class RemoteEngine:
             raise
         except EngineBusy as busy:
             replica.breaker.forget()
-            raise _TryAgain(busy, elsewhere=True) from busy
+            raise TryAgain(busy, elsewhere=True) from busy
         except Declined:
             replica.breaker.succeed()  # it is well, and says no
             raise
         except (aiohttp.ClientError, TimeoutError, EventTooLong) as error:
             replica.breaker.fail(time.monotonic())
             self._failed(error, hearing)
-        except (EngineError, _TryAgain):
+        except (EngineError, TryAgain):
             replica.breaker.fail(time.monotonic())
             raise
         else:
@@ -302,12 +266,12 @@ class RemoteEngine:
         """Says what a broken connection means."""
         name = type(error).__name__
         if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
-            raise _TryAgain(EngineError(f"no connection: {name}", retryable=True)) from error
+            raise TryAgain(EngineError(f"no connection: {name}", retryable=True)) from error
         if isinstance(error, TimeoutError):
             raise EngineError("the upstream took too long", retryable=True) from error
         lost = EngineError(f"the connection to the upstream broke: {name}", retryable=True)
         if not hearing.heard:
-            raise _TryAgain(lost) from error
+            raise TryAgain(lost) from error
         raise lost from error
 
     async def _converse(
@@ -317,10 +281,10 @@ class RemoteEngine:
         response = await self._http().post(url, data=body)
         try:
             if response.status != 200:
-                raise await _refusal(response)
+                raise await refusal(response)
             if not response.content_type.startswith("text/event-stream"):
                 raise EngineError(
-                    f"the upstream did not stream: {await _excerpt(response)}", retryable=True
+                    f"the upstream did not stream: {await excerpt(response)}", retryable=True
                 )
             events = EventReader()
             async for part in response.content.iter_any():
@@ -394,29 +358,6 @@ class RemoteEngine:
         if up != replica.up:
             log.warning("%s is %s", replica.url, "up" if up else "down")
         replica.up = up
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> Exception:
-    said = f"the upstream answered {response.status}: {await _excerpt(response)}"
-    if response.status in (429, 503):
-        return EngineBusy(said, retry_after=_retry_after(response.headers.get("retry-after")))
-    if response.status in (502, 504):
-        return _TryAgain(EngineError(said, retryable=True))
-    return EngineError(said, retryable=True) if response.status >= 500 else Declined(said)
-
-
-async def _excerpt(response: aiohttp.ClientResponse) -> str:
-    return (await response.content.read(2048)).decode(errors="replace")
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds; a date or nonsense is a second."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        seconds = 0.0
-    least, most = RETRY_AFTER
-    return min(max(seconds, least), most) if seconds == seconds else least
 
 
 def _check_schema(schema: str) -> None:

@@ -18,7 +18,8 @@ import aiohttp
 
 from avocado.data.chat import Chat, Prompt
 from avocado.engine.engine import EngineError, Occupancy, Sampling
-from avocado.engine.remote import Patience, RemoteEngine
+from avocado.engine.remote import RemoteEngine
+from avocado.engine.replica import Patience
 from avocado.engine.stream import Stream
 from avocado.engine.supervisor import Care, Supervisor, boot, free_port
 from avocado.engine.upstream import VLLM
