@@ -25,6 +25,7 @@ import uvloop
 from avocado.engine.engine import Engine
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.access import Access, Policy, change
+from avocado.gateway.accounts import Accounts
 from avocado.gateway.app import App, build_app
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import NewKey, mint
@@ -302,6 +303,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         )
         shelf = folder / "gateway.sqlite"
         access = Access(key_lookup(open_reader(path)), open_database(shelf), default)
+        accounts = Accounts(lambda: open_reader(path))
         app = build_app(
             {RELEASE: engine or scripted},
             book,
@@ -315,6 +317,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             proxies=proxies,
             ledger_metrics=lambda: ledger.metrics,
             tracer=tracer,
+            accounts=accounts,
         )
         stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
@@ -326,6 +329,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
                 stop()
                 app.answers.close()
                 access.close()
+                accounts.close()
                 ledger.close()
             stand.prove()
 

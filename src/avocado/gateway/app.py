@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from avocado.engine.engine import Engine
+from avocado.gateway import openapi
+from avocado.gateway.accounts import Accounts
 from avocado.gateway.chat import PaidRequest
 from avocado.gateway.desk import Desk
 from avocado.gateway.errors import (
@@ -23,6 +25,7 @@ from avocado.gateway.errors import (
     not_allowed,
     of_ledger,
     unavailable,
+    unsupported,
 )
 from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send, idempotency_key
 from avocado.gateway.idempotency import Answers
@@ -35,10 +38,15 @@ from avocado.gateway.rates import MemoryRates, Meter, Rates
 from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Serving, Surface
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
+from avocado.gateway.surfaces.completions import Completions
+from avocado.gateway.surfaces.message_voice import anthropic_error
+from avocado.gateway.surfaces.messages import Messages
+from avocado.gateway.surfaces.responses import Responses
 from avocado.gateway.swap import Floor
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.tracing import Tracer
 from avocado.gateway.verdict import Stop
+from avocado.gateway.wire import read_json
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.metrics import Metrics as LedgerMetrics
 from avocado.ledger.operation import Book, Hold
@@ -52,10 +60,19 @@ T = TypeVar("T")
 Handler = Callable[[Exchange], Awaitable[None]]
 
 MODELS: Final = "/v1/models/"
+MESSAGES: Final = "/v1/messages"
+"""Its clients are Anthropic's: another header for the key, another shape of errors."""
 SHOWN: Final = len("release-") + 12
 """How much of a release's id is shown, as the command line shows it."""
 LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "local"))
 _encode = msgspec.json.Encoder().encode
+
+
+class _Named(msgspec.Struct):
+    model: str
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 class App:
@@ -74,6 +91,7 @@ class App:
         proxies: Proxies,
         ledger_metrics: Callable[[], LedgerMetrics | None],
         tracer: Tracer | None,
+        accounts: Accounts | None,
     ) -> None:
         self.floor = floor
         self.limits = limits
@@ -92,17 +110,33 @@ class App:
         self._healthy = healthy
         self._routes: dict[str, dict[str, Handler]] = {
             "/v1/chat/completions": {"POST": self._sell(ChatCompletions())},
+            "/v1/completions": {"POST": self._sell(Completions())},
+            "/v1/responses": {"POST": self._sell(Responses())},
+            MESSAGES: {"POST": self._sell(Messages())},
+            "/v1/embeddings": {"POST": self._embed},
             "/v1/models": {"GET": self._list_models},
+            "/openapi.json": {"GET": self._describe},
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
             "/metrics": {"GET": self._show_metrics},
         }
+        if accounts is not None:
+            self._routes |= {
+                "/v1/organization/usage/completions": {"GET": self._account(accounts.usage)},
+                "/v1/organization/costs": {"GET": self._account(accounts.costs)},
+                "/api/v1/credits": {"GET": self._account(accounts.credits)},
+                "/api/v1/key": {"GET": self._account(accounts.key)},
+                "/api/v1/generation": {"GET": self._account(accounts.generation)},
+            }
         self._one_model: dict[str, Handler] = {"GET": self._show_model}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served, not {scope['type']}")
         exchange = Exchange(scope, receive, send)
+        if exchange.path.startswith(MESSAGES):
+            exchange.shape = anthropic_error
+            exchange.named += ((b"request-id", exchange.id.encode()),)
         if self._proxies:
             exchange.address = self._proxies.client(exchange)
         try:
@@ -148,6 +182,9 @@ class App:
     async def _identify(self, exchange: Exchange, scope: str = "read") -> Caller:
         """Who asks, by a key that has ``scope``."""
         authorization = exchange.headers.get(b"authorization")
+        if authorization is None and exchange.path.startswith(MESSAGES):
+            key = exchange.headers.get(b"x-api-key")
+            authorization = None if key is None else b"Bearer " + key
         try:
             caller = await self._keyring.identify(authorization, exchange.address)
         except LedgerError as error:
@@ -254,6 +291,17 @@ class App:
             raise model_not_found(name)
         return offer, engine
 
+    async def _embed(self, exchange: Exchange) -> None:
+        """No engine makes embeddings: it says so by the model's name."""
+        caller = await self._identify(exchange, "inference")
+        body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
+        asked: _Named = read_json(_decode_named, body)
+        exchange.model = asked.model
+        if not caller.may_use(asked.model):
+            raise model_not_found(asked.model)
+        self._find(asked.model)
+        raise unsupported("model", f"The model {asked.model!r} makes text, not embeddings")
+
     # -- what is shown ---------------------------------------------------------------------------
 
     async def _list_models(self, exchange: Exchange) -> None:
@@ -283,6 +331,16 @@ class App:
             "context_length": engine.context_length,
             "price_per_million_tokens": {"currency": price.currency, **per_million},
         }
+
+    def _account(self, answer: Callable[[Caller, bytes], Awaitable[bytes]]) -> Handler:
+        async def handle(exchange: Exchange) -> None:
+            caller = await self._identify(exchange)
+            await exchange.reply(200, await answer(caller, exchange.query))
+
+        return handle
+
+    async def _describe(self, exchange: Exchange) -> None:
+        await exchange.reply(200, openapi.document())
 
     async def _show_metrics(self, exchange: Exchange) -> None:
         """For the machine itself, or a key with the scope: turnover is nobody else's business."""
@@ -328,6 +386,7 @@ def build_app(
     proxies: Sequence[str] = (),
     ledger_metrics: Callable[[], LedgerMetrics | None] = lambda: None,
     tracer: Tracer | None = None,
+    accounts: Accounts | None = None,
 ) -> App:
     """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run`` and
     ``app.answers.run``.
@@ -338,7 +397,8 @@ def build_app(
     book can be written to now. ``answers`` keeps what may be asked for again and ``rates`` counts
     requests and tokens; without them that is in memory. ``proxies`` are the networks whose
     X-Forwarded-For is believed. ``ledger_metrics`` shows what the ledger's writer counts;
-    ``tracer`` gets each request when it is over.
+    ``tracer`` gets each request when it is over. ``accounts`` shows customers what is theirs in the
+    book; without it those endpoints are not there.
     """
     return App(
         floor or Floor(_same(offers), _same(engines)),
@@ -352,6 +412,7 @@ def build_app(
         Proxies(proxies),
         ledger_metrics,
         tracer,
+        accounts,
     )
 
 

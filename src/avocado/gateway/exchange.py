@@ -88,13 +88,16 @@ class Exchange:
         "method",
         "model",
         "more",
+        "named",
         "outcome",
         "owned",
         "path",
         "prompt",
+        "query",
         "release",
         "said",
         "serves",
+        "shape",
         "status",
         "tape",
         "tenant",
@@ -115,6 +118,11 @@ class Exchange:
         self.answered = False
         self.owned = False
         """Whether a paid task will write the log's line, after its settlement."""
+        self.query: bytes = scope.get("query_string", b"")
+        self.shape: Callable[[ApiError, str], bytes] = openai_shape
+        """How an error is written; it gets the request's id too."""
+        self.named: tuple[tuple[bytes, bytes], ...] = ((b"x-request-id", self.id.encode()),)
+        """The headers that name this request."""
         self.more: tuple[tuple[bytes, bytes], ...] = ()
         """Headers that the answer carries, whatever it is."""
         self.tape: Recorder | None = None
@@ -210,7 +218,7 @@ class Exchange:
         headers = [
             _JSON,
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", self.id.encode()),
+            *self.named,
             *self.more,
             *more,
         ]
@@ -227,7 +235,7 @@ class Exchange:
         self.answered = True
 
     async def refuse(self, error: ApiError) -> None:
-        """An error answer in OpenAI's shape."""
+        """An error answer, in OpenAI's shape if no other is set."""
         if self.tape is not None and error.code == KEY_IN_USE:
             kept = await self.tape.elsewhere(error.retry_after is not None)
             if kept is not None:
@@ -239,7 +247,7 @@ class Exchange:
         if error.allow is not None:
             more += ((b"allow", error.allow.encode()),)
         self.outcome = self.outcome or (error.code or error.type)
-        await self.reply(error.status, error.body(), more)
+        await self.reply(error.status, self.shape(error, self.id), more)
 
     async def open_stream(self, first: bytes) -> None:
         """Status 200 and the first events."""
@@ -247,7 +255,7 @@ class Exchange:
             self.tape.note(first)
         self.first = time.monotonic()
         self.status = 200
-        headers = [*_EVENTS, (b"x-request-id", self.id.encode()), *self.more]
+        headers = [*_EVENTS, *self.named, *self.more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": first, "more_body": True})
 
@@ -268,7 +276,7 @@ class Exchange:
         fields = [(b"content-type", kept.kind.encode()), *_EVENTS[1:]]
         fields += [
             (b"content-length", b"%d" % len(kept.body)),
-            (b"x-request-id", self.id.encode()),
+            *self.named,
             (b"original-request", kept.request.encode()),
             (b"idempotent-replayed", b"true"),
             *self.more,
@@ -276,6 +284,10 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": 200, "headers": fields})
         await self._send({"type": "http.response.body", "body": kept.body})
         self.answered = True
+
+
+def openai_shape(error: ApiError, request: str) -> bytes:
+    return error.body()
 
 
 def _too_large(limit: int) -> ApiError:

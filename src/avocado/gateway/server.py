@@ -23,6 +23,7 @@ import uvicorn
 from avocado.engine.engine import Engine
 from avocado.errors import Refused
 from avocado.gateway.access import Access, Policy
+from avocado.gateway.accounts import Accounts
 from avocado.gateway.admin import AdminServer, Refreshed
 from avocado.gateway.app import App, build_app
 from avocado.gateway.idempotency import Answers
@@ -104,6 +105,8 @@ def serve(
         stack.callback(access.close)
         rates = _open_rates(settings)
         stack.callback(rates.close)
+        accounts = Accounts(lambda: open_reader(settings.ledger))
+        stack.callback(accounts.close)
         tracer = Tracer(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if tracer is not None:
             stack.callback(tracer.close)
@@ -125,6 +128,7 @@ def serve(
             proxies=settings.trusted_proxies,
             ledger_metrics=lambda: ledger.metrics,
             tracer=tracer,
+            accounts=accounts,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
