@@ -269,9 +269,9 @@ def test_many_at_once_are_kept_in_few_commits(tmp_path: Path) -> None:
             self._inner = inner
             self.run, self.reopen, self.close = inner.run, inner.reopen, inner.close
 
-        def transaction(self) -> Any:
+        def transaction(self, write: bool = True) -> Any:
             commits.append(1)
-            return self._inner.transaction()
+            return self._inner.transaction(write)
 
     async def go() -> None:
         answers = Answers(Counting(open_database(tmp_path / "kept.sqlite")))

@@ -168,7 +168,9 @@ def test_fault_25_sigterm_under_load_drains_settles_and_exits_0(start: Start) ->
         except openai.APIConnectionError:
             done.append("the door was closed")
         except openai.InternalServerError as error:
-            done.append(str(error.code))
+            done.append(f"{error.code}")
+        except Exception as error:
+            done.append(repr(error))
         else:
             done.append(f"{got[-1].usage.completion_tokens} tokens")
 
@@ -181,7 +183,8 @@ def test_fault_25_sigterm_under_load_drains_settles_and_exits_0(start: Start) ->
         assert server.end() == 0
         assert time.monotonic() - began < 5
     whole = done.count("41 tokens")
-    assert whole + done.count("the door was closed") + done.count("shutting_down") == 32
+    assert set(done) <= {"41 tokens", "the door was closed", "shutting_down"}
+    assert len(done) == 32
     assert whole >= 16
     assert len(charges(server.folder)) == whole
     with open_reader(server.folder / "ledger.sqlite") as book:

@@ -63,7 +63,7 @@ class Access:
         self._lookup = lookup
         self._default = default
         self._worker: Worker[Sequence[str], dict[str, Policy]] = Worker(
-            database, lambda db, items: [read(db, each) for each in items], "gateway-access"
+            database, lambda db, items: [read(db, each) for each in items], "gateway-access", False
         )
 
     async def record(self, key_id: str) -> KeyRecord | None:

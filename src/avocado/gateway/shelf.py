@@ -43,8 +43,9 @@ class Database(Protocol):
     def run(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Executes one statement and returns its rows. Raises ShelfUnavailable."""
 
-    def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """Commits at the end, rolls back on an error. Raises ShelfUnavailable."""
+    def transaction(self, write: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Commits at the end, rolls back on an error; one that does not ``write`` waits for no
+        other. Raises ShelfUnavailable."""
 
     def reopen(self) -> None:
         """Connects afresh after a failure."""
@@ -96,8 +97,8 @@ class SqliteDatabase:
             raise ShelfUnavailable(f"{self._path}: {error}") from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        self.run("BEGIN IMMEDIATE")
+    def transaction(self, write: bool = True) -> Iterator[None]:
+        self.run("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
             yield
         except BaseException:
@@ -156,7 +157,7 @@ class PostgresDatabase:
             raise ShelfUnavailable(f"the database did not take it: {error}") from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, write: bool = True) -> Iterator[None]:
         import psycopg
 
         try:
@@ -185,12 +186,14 @@ class Worker(Generic[Item, Outcome]):
         database: Database,
         act: Callable[[Database, Sequence[Item]], list[Outcome]],
         name: str,
+        write: bool = True,
     ) -> None:
         self._database = database
         self._act = act
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[Item, asyncio.Future[Outcome]]] = []
         self._busy = False
+        self._write = write
 
     async def ask(self, item: Item) -> Outcome:
         """The result for ``item``, after the commit.
@@ -222,7 +225,7 @@ class Worker(Generic[Item, Outcome]):
             return self._attempt(items)
 
     def _attempt(self, items: list[Item]) -> list[Outcome]:
-        with self._database.transaction():
+        with self._database.transaction(self._write):
             return self._act(self._database, items)
 
     def _deliver(
