@@ -21,6 +21,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def scrape(stand: Any) -> Samples:
     """Every sample of ``/metrics``, through Prometheus's reference parser."""
     from prometheus_client import parser
+
     answer = stand.call("GET", "/metrics", headers={"Authorization": None})
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
