@@ -36,7 +36,7 @@ from avocado.gateway.order import fingerprint, take
 from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Meter, Rates
 from avocado.gateway.shelf import ShelfUnavailable, open_database
-from avocado.gateway.surface import Serving, Surface
+from avocado.gateway.surface import Ask, Serving, Surface
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.surfaces.completions import Completions
 from avocado.gateway.surfaces.message_voice import anthropic_error
@@ -210,10 +210,8 @@ class App:
                     self.desk.leave(caller.tenant)
                     return
                 request = await self._order(exchange, surface, caller, body)
-            except BaseException as error:
+            except BaseException:
                 self.desk.leave(caller.tenant)
-                if isinstance(error, ApiError):
-                    error.param = surface.names.get(error.param or "", error.param)
                 raise
             exchange.owned = True
             try:
@@ -266,6 +264,15 @@ class App:
         self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes
     ) -> PaidRequest:
         ask = surface.read(body)
+        try:
+            return await self._take(exchange, surface, caller, body, ask)
+        except ApiError as error:
+            error.param = surface.names.get(error.param or "", error.param)
+            raise
+
+    async def _take(
+        self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes, ask: Ask
+    ) -> PaidRequest:
         exchange.model, exchange.user = ask.model, ask.user
         if self.limits.log_prompts:
             exchange.said = body
