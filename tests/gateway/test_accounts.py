@@ -147,6 +147,8 @@ def test_what_runs_or_was_voided_is_no_generation(make_stand: MakeStand) -> None
         (f"{USAGE}?start_time=1&group_by=project_id", "group_by"),
         (f"{USAGE}?start_time=1&group_by=colour", "group_by"),
         (f"{USAGE}?start_time=1&page=7", "page"),
+        (f"{USAGE}?start_time=1&page=", "page"),
+        (f"{USAGE}?start_time=1&models=x" + "&models=x" * 50, "models"),
         (f"{USAGE}?start_time=1&page=page_0", "page"),
         (f"{USAGE}?start_time=1&project_ids=x", "project_ids"),
         (f"{USAGE}?start_time=1&models=%00", "models"),

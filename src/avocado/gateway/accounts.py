@@ -37,6 +37,9 @@ COST_PAGE: Final = (7, 180)
 PREFIXES: Final = ("chatcmpl-", "cmpl-", "msg_", "resp_", "gen-")
 """What stands before a request's id in an answer's id."""
 LATEST: Final = 2**33
+"""Seconds since 1970."""
+MANY: Final = 50
+"""Values of one parameter."""
 
 
 class UsageResult(Struct):
@@ -349,12 +352,17 @@ class _Given:
             self._left.setdefault(name.removesuffix("[]"), []).append(value)
 
     def many(self, name: str) -> list[str]:
-        return self._left.pop(name, [])
+        found = self._left.pop(name, [])
+        if len(found) > MANY:
+            raise bad_request(f"{name} stands there more than {MANY} times", name)
+        return found
 
     def one(self, name: str) -> str:
         found = self.many(name)
         if len(found) > 1:
             raise bad_request(f"{name} stands there {len(found)} times", name)
+        if found == [""]:
+            raise bad_request(f"Invalid value for {name}: it is empty", name)
         return found[0] if found else ""
 
     def one_of(self, name: str, allowed: tuple[str, ...], default: str) -> str:

@@ -176,7 +176,7 @@ def _paths() -> dict[str, Any]:
 def _sold(path: str, name: str, asked: type[Struct], answer: type[Struct]) -> dict[str, Any]:
     anthropic = answer is AnthropicAnswer
     whole = _json(answer, "the answer; events instead if `stream` is true")
-    whole["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    whole["content"]["text/event-stream"] = {}
     repeat = {"type": "string", "pattern": "^[ -~]{1,200}$"}
     return {
         "operationId": name,
@@ -250,7 +250,7 @@ def _page_query(most: int) -> list[dict[str, Any]]:
 
 
 def _many(name: str, items: dict[str, Any]) -> dict[str, Any]:
-    return _parameter(name, {"type": "array", "items": items, "maxItems": 50})
+    return _parameter(name, {"type": "array", "items": items, "maxItems": accounts.MANY})
 
 
 def _schemas() -> dict[str, Any]:
