@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-vllm lint types format docs seedling clean
+.PHONY: demo test test-slow test-vllm bench-gateway lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -19,6 +19,12 @@ test-slow: $(STAMP)
 # A real vLLM on the CPU, in an environment of its own: gigabytes and minutes.
 test-vllm: $(STAMP) $(VLLM)/.installed
 	AVOCADO_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m slow -s tests/engine/test_vllm.py
+
+# The gateway's competitors, each in an environment of its own, and the benchmark beside them.
+bench-gateway: $(STAMP)
+	test -x build/litellm/bin/litellm || ($(PYTHON) -m venv build/litellm && build/litellm/bin/pip install -q 'litellm[proxy]')
+	test -d build/tensorzero || ($(PYTHON) -m venv build/tensorzero && build/tensorzero/bin/pip install -q tensorzero)
+	$(BIN)/python benchmarks/gateway.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -45,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Avocado needs Python 3.11 or later: make PYTHON=python3.11 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,postgres,remote,telemetry,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,postgres,remote,telemetry,clients,dev]'
 	@touch $@
 
 $(VLLM)/.installed:
