@@ -66,6 +66,8 @@ class ChatPart(Struct, forbid_unknown_fields=True):
 class CalledFunction(Struct, forbid_unknown_fields=True):
     name: str
     arguments: str
+    parsed_arguments: Any = None
+    """OpenAI's helpers send their own reading of ``arguments`` back with it; so does ``parsed``."""
 
 
 class ToolCall(Struct, forbid_unknown_fields=True):
@@ -84,6 +86,7 @@ class ChatMessage(Struct, forbid_unknown_fields=True):
     annotations: Any = None
     audio: Any = None
     function_call: Any = None
+    parsed: Any = None
     reasoning_content: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[ToolCall] | None = None
