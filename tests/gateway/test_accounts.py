@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from avocado.engine.scripted import Script
-from avocado.gateway.accounts import LATEST
+from avocado.gateway.query import LATEST
 from avocado.ledger.operation import Refund, SetSpendLimit
 
 MakeStand = Callable[..., Any]

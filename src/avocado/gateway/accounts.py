@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
 
 from avocado.gateway import statement
-from avocado.gateway.errors import ApiError, bad_request, of_ledger, unsupported
+from avocado.gateway.errors import ApiError, bad_request, of_ledger
 from avocado.gateway.keys import Caller
-from avocado.gateway.statement import NANO, Span, Sum
+from avocado.gateway.query import Given, read_page
+from avocado.gateway.statement import NANO, Sum
 from avocado.gateway.wire import Number, encode
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.reader import Reader
@@ -36,10 +36,6 @@ PAGES: Final = {"1m": (60, 1440), "1h": (24, 168), "1d": (7, 31)}
 COST_PAGE: Final = (7, 180)
 PREFIXES: Final = ("chatcmpl-", "cmpl-", "msg_", "resp_", "gen-")
 """What stands before a request's id in an answer's id."""
-LATEST: Final = 2**33
-"""Seconds since 1970."""
-MANY: Final = 50
-"""Values of one parameter."""
 
 
 class UsageResult(Struct):
@@ -184,12 +180,12 @@ class Accounts:
 
     async def usage(self, caller: Caller, query: bytes) -> bytes:
         """``GET /v1/organization/usage/completions``."""
-        given = _Given(query)
+        given = Given(query)
         width = given.one_of("bucket_width", tuple(WIDTHS), "1d")
         groups = given.groups(("api_key_id", "model", "batch"), ("project_id", "user_id"))
         keys, models = given.many("api_key_ids"), given.many("models")
         batch = given.one_of("batch", ("true", "false"), "")
-        page = _page(given, WIDTHS[width], *PAGES[width])
+        page = read_page(given, WIDTHS[width], *PAGES[width])
         names = {"api_key_id": "key_id", "model": "offer", "batch": "batch"}
         found = await self._read(
             lambda reader: statement.sums(
@@ -210,11 +206,11 @@ class Accounts:
 
     async def costs(self, caller: Caller, query: bytes) -> bytes:
         """``GET /v1/organization/costs``."""
-        given = _Given(query)
+        given = Given(query)
         given.one_of("bucket_width", ("1d",), "1d")
         groups = given.groups(("line_item", "api_key_id"), ("project_id", "user_id"))
         keys, items = given.many("api_key_ids"), given.many("line_items")
-        page = _page(given, WIDTHS["1d"], *COST_PAGE)
+        page = read_page(given, WIDTHS["1d"], *COST_PAGE)
         names = {"api_key_id": "key_id", "line_item": "offer"}
         by = [names[each] for each in groups]
         found = await self._read(
@@ -228,7 +224,7 @@ class Accounts:
 
     async def credits(self, caller: Caller, query: bytes) -> bytes:
         """``GET /api/v1/credits``: all that was ever paid in and granted, and what was used."""
-        _Given(query).end()
+        Given(query).end()
         found = await self._read(lambda reader: statement.money(reader, caller.tenant))
         currency = found.balance.currency
         total = found.balance.posted + found.spent
@@ -240,7 +236,7 @@ class Accounts:
 
     async def key(self, caller: Caller, query: bytes) -> bytes:
         """``GET /api/v1/key``: the key that asks."""
-        _Given(query).end()
+        Given(query).end()
         times = _starts(time.time())
         found = await self._read(
             lambda reader: statement.key_use(reader, caller.tenant, caller.key_id, times)
@@ -273,7 +269,7 @@ class Accounts:
 
     async def generation(self, caller: Caller, query: bytes) -> bytes:
         """``GET /api/v1/generation?id=``: a request that was charged; the customer's own only."""
-        given = _Given(query)
+        given = Given(query)
         name = given.one("id")
         given.end()
         if not name:
@@ -332,107 +328,3 @@ def _starts(now: float) -> tuple[int, int, int]:
     today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     day = int(today.timestamp())
     return day, day - today.weekday() * 86_400, int(today.replace(day=1).timestamp())
-
-
-# -- what is asked -------------------------------------------------------------------------------
-
-
-class _Given:
-    """A query string. Each parameter is taken once; ``end`` refuses what is left."""
-
-    def __init__(self, query: bytes) -> None:
-        self._left: dict[str, list[str]] = {}
-        try:
-            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=200)
-        except ValueError:
-            raise bad_request("The query string cannot be read") from None
-        for name, value in pairs:
-            if "\0" in value or "\ufffd" in value:
-                raise bad_request(f"Invalid value for {name[:50]}", name[:50])
-            self._left.setdefault(name.removesuffix("[]"), []).append(value)
-
-    def many(self, name: str) -> list[str]:
-        found = self._left.pop(name, [])
-        if len(found) > MANY:
-            raise bad_request(f"{name} stands there more than {MANY} times", name)
-        return found
-
-    def one(self, name: str) -> str:
-        found = self.many(name)
-        if len(found) > 1:
-            raise bad_request(f"{name} stands there {len(found)} times", name)
-        if found == [""]:
-            raise bad_request(f"Invalid value for {name}: it is empty", name)
-        return found[0] if found else ""
-
-    def one_of(self, name: str, allowed: tuple[str, ...], default: str) -> str:
-        found = self.one(name) or default
-        if found and found not in allowed:
-            raise bad_request(f"Invalid value for {name}: one of {', '.join(allowed)}", name)
-        return found
-
-    def number(self, name: str, least: int, most: int, default: int | None = None) -> int:
-        found = self.one(name)
-        if not found:
-            if default is None:
-                raise bad_request(
-                    f"Missing required parameter: {name!r}", name, "missing_parameter"
-                )
-            return default
-        digits = found.isascii() and found.isdigit() and len(found) < 12
-        if not digits or not least <= int(found) <= most:
-            raise bad_request(f"Invalid value for {name}: an integer from {least} to {most}", name)
-        return int(found)
-
-    def groups(self, allowed: tuple[str, ...], foreign: tuple[str, ...]) -> list[str]:
-        found = self.many("group_by")
-        for each in found:
-            if each in foreign:
-                raise unsupported("group_by", f"There is no {each} here to group by")
-            if each not in allowed:
-                raise bad_request(
-                    f"Invalid value for group_by: one of {', '.join(allowed)}", "group_by"
-                )
-        return found
-
-    def end(self) -> None:
-        for name in self._left:
-            raise bad_request(f"Unknown parameter: {name[:100]!r}", name, "unknown_parameter")
-
-
-class _Page:
-    """The buckets that one answer shows. They begin at whole multiples of their width, UTC."""
-
-    def __init__(self, span: Span, next_start: int | None) -> None:
-        self.span = span
-        self.next = None if next_start is None else f"page_{next_start}"
-
-    def buckets(self, found: list[Sum]) -> Iterator[tuple[int, int, list[Sum]]]:
-        width = self.span.width
-        inside: dict[int, list[Sum]] = {}
-        for each in found:
-            inside.setdefault(each.start, []).append(each)
-        for start in range(self.span.since // width * width, self.span.until, width):
-            yield (
-                max(start, self.span.since),
-                min(start + width, self.span.until),
-                inside.get(start, []),
-            )
-
-
-def _page(given: _Given, width: int, usual: int, most: int) -> _Page:
-    since = given.number("start_time", 0, LATEST)
-    until = given.number("end_time", 1, LATEST, int(time.time()) + 1)
-    limit = given.number("limit", 1, most, usual)
-    token = given.one("page")
-    given.end()
-    if until <= since:
-        raise bad_request("end_time must be later than start_time", "end_time")
-    if token:
-        start = token.removeprefix("page_")
-        digits = token.startswith("page_") and start.isascii() and start.isdigit()
-        if not digits or len(start) > 11 or not since <= int(start) < until:
-            raise bad_request("Invalid value for page: send next_page as it came", "page")
-        since = int(start)
-    end = (since // width + limit) * width
-    return _Page(Span(since, min(end, until), width), end if end < until else None)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from avocado.gateway import accounts
+from avocado.gateway import accounts, query
 from avocado.gateway.accounts import WIDTHS
 from avocado.gateway.surfaces import chat_completions, completions, messages, responses
 from avocado.gateway.surfaces.chat_completions import ChatMessage, ChatRequest
@@ -240,7 +240,7 @@ def _costs_query() -> list[dict[str, Any]]:
 
 
 def _page_query(most: int) -> list[dict[str, Any]]:
-    when = {"type": "integer", "minimum": 0, "maximum": accounts.LATEST}
+    when = {"type": "integer", "minimum": 0, "maximum": query.LATEST}
     return [
         _parameter("start_time", when, required=True),
         _parameter("end_time", {**when, "minimum": 1}),
@@ -250,7 +250,7 @@ def _page_query(most: int) -> list[dict[str, Any]]:
 
 
 def _many(name: str, items: dict[str, Any]) -> dict[str, Any]:
-    return _parameter(name, {"type": "array", "items": items, "maxItems": accounts.MANY})
+    return _parameter(name, {"type": "array", "items": items, "maxItems": query.MANY})
 
 
 def _schemas() -> dict[str, Any]:
