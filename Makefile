@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-vllm bench-gateway lint types format docs seedling clean
+.PHONY: demo test test-slow test-vllm test-clients bench-gateway lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -19,6 +19,13 @@ test-slow: $(STAMP)
 # A real vLLM on the CPU, in an environment of its own: gigabytes and minutes.
 test-vllm: $(STAMP) $(VLLM)/.installed
 	AVOCADO_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m slow -s tests/engine/test_vllm.py
+
+# Official clients (Python and Node) against a real gateway, in an environment of their own.
+test-clients:
+	test -x tests/clients/.venv/bin/python || $(PYTHON) -m venv tests/clients/.venv
+	tests/clients/.venv/bin/pip install -q -r tests/clients/requirements.txt -e '.[remote]'
+	cd tests/clients/node && npm ci --silent
+	AVOCADO_CLIENTS=1 tests/clients/.venv/bin/python -m pytest -o addopts='' -q -ra --import-mode=importlib tests/clients
 
 # The gateway's competitors, each in an environment of its own, and the benchmark beside them.
 bench-gateway: $(STAMP)
