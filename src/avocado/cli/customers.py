@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from avocado.errors import Refused
 from avocado.terms.money import NANO, Money
 from avocado.workspace import Workspace
 
+if TYPE_CHECKING:
+    from avocado.ledger.operation import Deposit
+
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -24,7 +27,7 @@ def add_customer(
     workspace: Workspace, tenant: str, name: str | None, credit: Money, credit_limit: Money
 ) -> None:
     """Opens a customer's page in the ledger, and deposits ``credit`` if there is any."""
-    from avocado.ledger.operation import Deposit, OpenCustomer
+    from avocado.ledger.operation import OpenCustomer
 
     if not _TENANT.fullmatch(tenant):
         raise Refused(
@@ -41,15 +44,19 @@ def add_customer(
             )
         )
         if credit.nanos:
-            do(
-                Deposit(
-                    id=f"dep_{token_hex(12)}",
-                    tenant=tenant,
-                    amount=credit.nanos,
-                    currency=currency,
-                    reference="credit at opening",
-                )
-            )
+            do(_deposit(tenant, credit.nanos, currency, "credit at opening"))
+
+
+def _deposit(tenant: str, nanos: int, currency: str, reference: str) -> Deposit:
+    from avocado.ledger.operation import Deposit
+
+    return Deposit(
+        id=f"dep_{token_hex(12)}",
+        tenant=tenant,
+        amount=nanos,
+        currency=currency,
+        reference=reference,
+    )
 
 
 def create_key(
@@ -83,18 +90,10 @@ def create_key(
 
 def add_credit(workspace: Workspace, tenant: str, amount: Money, reference: str) -> Money:
     """Deposits ``amount``. Returns what the customer can spend now."""
-    from avocado.ledger.operation import Deposit, Posted
+    from avocado.ledger.operation import Posted
 
     with writing(workspace) as do:
-        posted = do(
-            Deposit(
-                id=f"dep_{token_hex(12)}",
-                tenant=tenant,
-                amount=amount.nanos,
-                currency=workspace.config.currency,
-                reference=reference,
-            )
-        )
+        posted = do(_deposit(tenant, amount.nanos, workspace.config.currency, reference))
     assert isinstance(posted, Posted)
     return Money(posted.available, workspace.config.currency)
 
