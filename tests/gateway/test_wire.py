@@ -27,7 +27,7 @@ SURFACE = ChatCompletions()
 
 
 def voice(usage: bool = False) -> ChatVoice:
-    ask = Ask("m", Chat(()), usage_wanted=usage)
+    ask = Ask("m", Chat(()), stream=True, usage_wanted=usage)
     return SURFACE.voice(ask, SERVING, (Prompt("hi", (1,)),))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from avocado.data.chat import Prompt
@@ -17,10 +16,8 @@ from avocado.engine.engine import Delta, Finish, TokenLogprob
 from avocado.engine.reply import Called, Piece, Said, Thought
 from avocado.gateway.errors import ApiError
 from avocado.gateway.surface import Answer, Ask, Bill, Serving
-from avocado.gateway.surfaces.reading import Reading, read_whole
+from avocado.gateway.surfaces.reading import AnswerReason, Reading, read_whole
 from avocado.gateway.wire import CompletionUsage, Logprob, encode, logprobs_of, usage_of
-
-Reason = Literal["stop", "length", "tool_calls"]
 
 
 class AnswerFunction(Struct):
@@ -51,7 +48,7 @@ class ChatChoice(Struct):
     index: int
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Reason
+    finish_reason: AnswerReason
 
 
 class ChatCompletion(Struct):
@@ -71,6 +68,8 @@ class ChatVoice:
         self._ask = ask
         self._serving = serving
         self._prompt = prompt
+        if not ask.stream:
+            return
         self._readings = [Reading(ask, prompt) for _ in range(ask.n)]
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(ask.n)]
         """Of text that is held back: they come with the next piece."""
@@ -116,7 +115,7 @@ class ChatVoice:
             tool_calls=calls or UNSET,
         )
         told = ChoiceLogprobs(logprobs_of(answer.logprobs)) if self._ask.logprobs else None
-        return ChatChoice(number, message, told, msgspec.convert(reason, Reason))
+        return ChatChoice(number, message, told, reason)
 
     def _call_id(self, choice: int, call: Called) -> str:
         return f"call_{self._serving.id.removeprefix('req_')}_{choice}_{call.index}"

@@ -6,11 +6,15 @@ call without its marks, and is read here. Knows nothing about JSON on the wire.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from avocado.data.chat import Chat, Prompt
 from avocado.engine.engine import FinishReason
 from avocado.engine.reply import Called, Piece, Reply, Said, Thought
 from avocado.engine.tool_call import read_call
 from avocado.gateway.surface import Answer, Ask
+
+AnswerReason = FinishReason | Literal["tool_calls"]
 
 
 class Reading:
@@ -39,7 +43,7 @@ class Reading:
                 pieces.append(Said(text))
         return pieces
 
-    def reason(self, reason: FinishReason) -> str:
+    def reason(self, reason: FinishReason) -> AnswerReason:
         """OpenAI's ``finish_reason``."""
         return "tool_calls" if self.called and reason == "stop" else reason
 
@@ -55,7 +59,7 @@ class Reading:
         return pieces
 
 
-def read_whole(ask: Ask, prompt: Prompt, answer: Answer) -> tuple[list[Piece], str]:
+def read_whole(ask: Ask, prompt: Prompt, answer: Answer) -> tuple[list[Piece], AnswerReason]:
     """The pieces of a whole answer, text that belongs together in one, and its finish reason."""
     reading = Reading(ask, prompt)
     pieces = [*reading.feed(answer.text), *reading.end()]
