@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-vllm test-clients bench-gateway lint types format docs seedling clean
+.PHONY: demo test test-slow test-vllm test-clients test-schemathesis bench-gateway lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -25,7 +25,11 @@ test-clients:
 	test -x tests/clients/.venv/bin/python || $(PYTHON) -m venv tests/clients/.venv
 	tests/clients/.venv/bin/pip install -q -r tests/clients/requirements.txt -e '.[remote]'
 	cd tests/clients/node && npm ci --silent
-	AVOCADO_CLIENTS=1 tests/clients/.venv/bin/python -m pytest -o addopts='' -q -ra --import-mode=importlib tests/clients
+	AVOCADO_CLIENTS=1 tests/clients/.venv/bin/python -m pytest tests/clients
+
+# Requests that our own OpenAPI document allows, made by schemathesis: no answer that it does not name.
+test-schemathesis: $(STAMP)
+	$(BIN)/pytest tests/gateway/test_openapi.py -m slow -s
 
 # The gateway's competitors, each in an environment of its own, and the benchmark beside them.
 bench-gateway: $(STAMP)

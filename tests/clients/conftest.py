@@ -1,14 +1,17 @@
 """Official clients against a whole gateway: real sockets, a real ledger, scripted answers.
 
-``make test-clients`` runs all of them in an environment of their own; it sets AVOCADO_CLIENTS, and
-what is missing then fails. Elsewhere only those run whose packages our own tests have anyway.
+Each run takes what its environment has and says what it leaves out. ``make test-clients`` has an
+environment for all of them; it sets AVOCADO_CLIENTS, and a client that is missing there fails.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Any
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -19,13 +22,39 @@ from tests.gateway.conftest import MakeStand, Stand, make_stand
 
 __all__ = ["make_stand"]
 
+NODE_MODULES = Path(__file__).with_name("node") / "node_modules"
+ALL = "AVOCADO_CLIENTS" in os.environ
+"""Whether this is the environment that has every client, and no torch."""
+
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"place": "Oslo"}}\n</tool_call>'
 
-collect_ignore = (
-    ["test_seedling.py"]
-    if os.environ.get("AVOCADO_CLIENTS")
-    else ["test_langchain.py", "test_litellm.py", "test_node.py"]
-)
+
+def lacks(file: str) -> str | None:
+    """What the tests in ``file`` need and this environment was never meant to have."""
+    match file:
+        case "test_seedling.py" if find_spec("torch") is None:
+            return "torch is not installed: make test has it"
+        case "test_langchain.py" if not ALL and find_spec("langchain_openai") is None:
+            return "LangChain is not installed: make test-clients has it"
+        case "test_litellm.py" if not ALL and find_spec("litellm") is None:
+            return "LiteLLM is not installed: make test-clients has it"
+        case "test_node.py" if not ALL and not (shutil.which("node") and NODE_MODULES.is_dir()):
+            return "Node or its packages are not installed: make test-clients installs the latter"
+        case _:
+            return None
+
+
+class LeftOut(pytest.Module):
+    """A file of tests that is not even imported; the summary of the run says why."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip(lacks(self.path.name) or "", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    return LeftOut.from_parent(parent, path=module_path) if lacks(module_path.name) else None
 
 
 def answer(prompt: Prompt, sampling: Sampling) -> Script:
