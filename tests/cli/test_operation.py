@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from avocado.cli.offers import line_up, place_offer
+from avocado.cli.offers import line_up, place_offer, read_offer
+from avocado.gateway.swap import drawn
 from avocado.workspace import Workspace
 
 Avocado = Callable[..., Any]
@@ -134,6 +135,8 @@ def test_limits_are_set_kept_and_taken_away(offering: Path, avocado: Avocado) ->
         ("customer", "limit", "acme", "--requests-per-minute", "-1"),
         ("customer", "limit", "acme", "--month", "lots"),
         ("offer", "use", "free-1", "release-00", "--canary", "100"),
+        ("offer", "use", "free-1", "release-00", "--canary", "-5"),
+        ("offer", "use", "free-1", "release-00", "--by", "customer"),
     ],
 )
 def test_wrong_usage(offering: Path, avocado: Avocado, words: tuple[str, ...]) -> None:
@@ -222,11 +225,19 @@ def test_keys_limits_and_a_hot_swap_beside_a_running_server(
         free = new_key(avocado, offering)
         used = avocado(offering, "offer", "use", "free-1", second, "--canary", "50", "--json")
         assert used.code == 0, used.err
+        canary = read_offer(workspace, used.json["offer"])
         assert used.json["servers"] == 1
-        served = [ask(url, free)[1]["system_fingerprint"] for _ in range(4)]
-        assert sorted(served) == sorted([first.offer.release[:20], second[:20]] * 2)
-        listed = avocado(offering, "offer", "list", "--json").json
-        assert [row["percent"] for row in listed if row["name"] == "free-1"] == ["50"]
+        assert used.json["customers"] == drawn(canary, 50, "acme")
+        mine = second if drawn(canary, 50, "acme") else first.offer.release
+        assert {ask(url, free)[1]["system_fingerprint"] for _ in range(4)} == {mine[:20]}
+        words = ("offer", "use", "free-1", second, "--canary", "50", "--by", "conversation")
+        assert "50% of free-1's conversations" in avocado(offering, *words).out
+        (row,) = (
+            row
+            for row in avocado(offering, "offer", "list", "--json").json
+            if row["name"] == "free-1"
+        )
+        assert (row["percent"], row["of"]) == ("50", "conversations")
 
         assert avocado(offering, "offer", "rollback", "free-1").code == 0
         assert {ask(url, free)[1]["system_fingerprint"] for _ in range(2)} == {

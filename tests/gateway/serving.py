@@ -26,8 +26,9 @@ OFFER = Offer("avocado-1", RELEASE, PriceSheet(200_000_000, 800_000_000), 1_700_
 
 
 class FileStock:
-    """``lineup.json``: {"current": letter, "canary": letter or null, "percent": 10}. A letter makes
-    a release whose engine says it at each word; the letter z does not load."""
+    """``lineup.json``: {"current": letter, "canary": letter or null, "percent": 10,
+    "by": "customer"}. A letter makes a release whose engine says it at each word; the letter z does
+    not load."""
 
     def __init__(self, path: Path, delay: float) -> None:
         self._path = path
@@ -36,7 +37,8 @@ class FileStock:
     def lineups(self) -> dict[str, Lineup]:
         said = json.loads(self._path.read_text())
         canary = _offer(said["canary"]) if said.get("canary") else None
-        return {"avocado-1": Lineup(_offer(said["current"]), canary, said.get("percent", 0))}
+        share = said.get("percent", 0), said.get("by", "customer")
+        return {"avocado-1": Lineup(_offer(said["current"]), canary, *share)}
 
     async def engine(self, release: str) -> Engine:
         letter = release[-1]

@@ -16,13 +16,17 @@ from typing import Any
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from avocado.data.chat import Chat
 from avocado.engine.engine import Engine
 from avocado.engine.scripted import ScriptedEngine
 from avocado.errors import Refused
 from avocado.gateway.admin import AdminClient, AdminRefused
 from avocado.gateway.keys import NewKey, mint
-from avocado.gateway.swap import Canary, Floor, Lineup, Swapper
+from avocado.gateway.surface import Raw
+from avocado.gateway.swap import Canary, Floor, Lineup, Swapper, drawn
 from avocado.ledger.operation import AddKey, Deposit, OpenCustomer
 from avocado.ledger.proof import prove
 from avocado.ledger.reader import open_reader
@@ -52,32 +56,40 @@ class Shop:
             base_url=f"{self.url}/v1", api_key=self.key.text, max_retries=0, timeout=30
         )
 
-    def _customer(self) -> NewKey:
+    def _customer(self, tenant: str = "acme") -> NewKey:
         key = mint(PEPPER)
         with AdminClient(self.folder / "admin.sock") as admin:
-            admin.submit(OpenCustomer(tenant="acme", name="Acme"))
-            admin.submit(Deposit(id="d", tenant="acme", amount=10**12, currency="USD"))
+            admin.submit(OpenCustomer(tenant=tenant, name=tenant))
+            admin.submit(Deposit(id=f"d-{tenant}", tenant=tenant, amount=10**12, currency="USD"))
             admin.submit(
-                AddKey(key_id=key.id, tenant="acme", name="k", digest=key.digest, created=1)
+                AddKey(key_id=key.id, tenant=tenant, name="k", digest=key.digest, created=1)
             )
         return key
 
-    def declare(self, current: str, canary: str | None = None, percent: int = 0) -> None:
-        said = {"current": current, "canary": canary, "percent": percent}
+    def customer(self, tenant: str) -> openai.OpenAI:
+        """Another customer's client."""
+        return self.client.with_options(api_key=self._customer(tenant).text)
+
+    def declare(
+        self, current: str, canary: str | None = None, percent: int = 0, by: str = "customer"
+    ) -> None:
+        said = {"current": current, "canary": canary, "percent": percent, "by": by}
         (self.folder / "lineup.json").write_text(json.dumps(said))
 
     def refresh(self) -> Any:
         with AdminClient(self.folder / "admin.sock") as admin:
             return admin.refresh()
 
-    def ask(self) -> str:
+    def ask(self, messages: Any = MESSAGES, client: openai.OpenAI | None = None) -> str:
         """The letter of the version that answered, checked against a whole stream."""
-        words = ""
-        for chunk in self.client.chat.completions.create(
-            model="avocado-1", messages=MESSAGES, stream=True
+        words, prints = "", set()
+        for chunk in (client or self.client).chat.completions.create(
+            model="avocado-1", messages=messages, stream=True
         ):
             words += chunk.choices[0].delta.content or ""
+            prints.add(chunk.system_fingerprint)
         letters = words.split()
+        assert prints == {f"release-{letters[0]}00000000000"}, "the answer names its release"
         assert len(letters) == 5, words
         assert len(set(letters)) == 1, "one request is answered by one version"
         return letters[0]
@@ -85,7 +97,11 @@ class Shop:
     def served(self) -> Counter[str]:
         """The ledger's charges by the letter of their release."""
         with open_reader(self.folder / "ledger.sqlite") as book:
-            return Counter(charge.release[-1] for charge in book.charges("acme"))
+            return Counter(
+                charge.release[-1]
+                for customer in book.customers()
+                for charge in book.charges(customer.tenant)
+            )
 
 
 @pytest.fixture
@@ -107,12 +123,13 @@ class Crowd:
         self.failures: list[Exception] = []
         self._shop = shop
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(size)]
+        self._threads = [threading.Thread(target=self._run, args=[n]) for n in range(size)]
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
+        messages = [{"role": "user", "content": f"hi from {number}"}]
         while not self._stop.is_set():
             try:
-                self.seen.append(self._shop.ask())
+                self.seen.append(self._shop.ask(messages))
             except Exception as error:
                 self.failures.append(error)
 
@@ -152,11 +169,21 @@ def test_a_new_version_goes_live_and_back_under_load_with_nothing_dropped(shop: 
     assert shop.served() == Counter(crowd.seen), "who served is who is billed"
 
 
-def test_a_canary_gets_exactly_its_share_and_its_own_metrics(shop: Shop) -> None:
-    shop.declare("a", "b", 10)
-    shop.refresh()
-    seen = Counter(shop.ask() for _ in range(50))
-    assert seen == {"a": 45, "b": 5}
+def test_a_customer_stays_with_one_version_and_each_version_has_its_metrics(shop: Shop) -> None:
+    canary = _release("b")
+    clients = {name: shop.customer(name) for name in (f"customer-{n}" for n in range(12))}
+    before: set[str] = set()
+    seen: Counter[str] = Counter()
+    for percent in (20, 50, 80):
+        shop.declare("a", "b", percent)
+        shop.refresh()
+        met = {name: {shop.ask(client=each) for _ in range(2)} for name, each in clients.items()}
+        moved = {name for name, letters in met.items() if letters == {"b"}}
+        assert all(len(letters) == 1 for letters in met.values()), "one version a customer"
+        assert moved == {name for name in clients if drawn(canary, percent, name)}
+        assert before < moved, "a higher share takes more and lets none go"
+        before = moved
+        seen.update({"b": 2 * len(moved), "a": 2 * (len(clients) - len(moved))})
     import urllib.request
 
     text = urllib.request.urlopen(f"{shop.url}/metrics").read().decode()
@@ -169,7 +196,23 @@ def test_a_canary_gets_exactly_its_share_and_its_own_metrics(shop: Shop) -> None
     assert shop.served() == seen
     shop.declare("a")
     shop.refresh()
-    assert {shop.ask() for _ in range(20)} == {"a"}
+    assert {shop.ask(client=clients[name]) for name in before} == {"a"}
+
+
+def test_by_conversation_a_customer_meets_both_and_a_conversation_one(shop: Shop) -> None:
+    shop.declare("a", "b", 50, "conversation")
+    shop.refresh()
+    met: Counter[str] = Counter()
+    for number in range(12):
+        first: Any = [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": f"question {number}"},
+        ]
+        more = [{"role": "assistant", "content": "x"}, {"role": "user", "content": f"{number}?"}]
+        letters = {shop.ask(first), shop.ask(first + more), shop.ask(first + more + more)}
+        assert len(letters) == 1, "a conversation that goes on stays where it began"
+        met.update(letters)
+    assert set(met) == {"a", "b"}
 
 
 def test_a_version_that_does_not_load_changes_nothing(shop: Shop) -> None:
@@ -181,7 +224,7 @@ def test_a_version_that_does_not_load_changes_nothing(shop: Shop) -> None:
 
 def test_fault_25_sigterm_in_the_middle_of_a_canary_and_a_swap_drains(tmp_path: Path) -> None:
     shop = Shop(tmp_path, delay=0.15)
-    shop.declare("a", "b", 50)
+    shop.declare("a", "b", 50, "conversation")
     shop.refresh()
     with Crowd(shop, 6) as crowd:
         time.sleep(0.4)
@@ -203,11 +246,59 @@ def test_fault_25_sigterm_in_the_middle_of_a_canary_and_a_swap_drains(tmp_path: 
 # -- the parts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("percent", [0, 1, 10, 33, 50, 99, 100])
-def test_of_each_hundred_exactly_so_many(percent: int) -> None:
-    canary = Canary(_offer("b"), percent)
-    for _ in range(3):
-        assert sum(canary.takes_next() for _ in range(100)) == percent
+TENANTS = st.text(min_size=1, max_size=64)
+CHAT = Chat(({"role": "user", "content": "hi"},))
+
+
+@given(TENANTS, st.sampled_from(["customer", "conversation"]), st.text())
+def test_more_percent_never_lets_anyone_go(tenant: str, by: Any, said: str) -> None:
+    chat = Chat(({"role": "system", "content": "s"}, {"role": "user", "content": said}))
+    taken = [Canary(_offer("b"), percent, by).takes(tenant, chat) for percent in range(101)]
+    assert taken == sorted(taken), "once in, always in"
+    assert (taken[0], taken[100]) == (False, True)
+
+
+@given(TENANTS, st.lists(st.text(), max_size=3), st.integers(0, 100))
+def test_a_conversation_that_goes_on_stays(tenant: str, later: list[str], percent: int) -> None:
+    canary = Canary(_offer("b"), percent, "conversation")
+    first = ({"role": "system", "content": "s"}, {"content": "first", "role": "user"})
+    more = tuple({"role": role, "content": text} for text in later for role in ("tool", "user"))
+    assert canary.takes(tenant, Chat(first)) == canary.takes(tenant, Chat(first + more))
+
+
+@pytest.mark.parametrize("percent", [1, 5, 10, 33, 50, 90, 99])
+@pytest.mark.parametrize("by", ["customer", "conversation"])
+def test_the_share_is_near_the_percentage(percent: int, by: Any) -> None:
+    """20,000 draws: five standard deviations. The draws are fixed, so this cannot flicker."""
+    canary, many = Canary(_offer("b"), percent, by), 20_000
+    if by == "customer":
+        got = sum(canary.takes(f"customer-{n}", CHAT) for n in range(many))
+    else:
+        chats = (Chat(({"role": "user", "content": str(n)},)) for n in range(many))
+        got = sum(canary.takes("acme", chat) for chat in chats)
+    share = percent / 100
+    assert abs(got - many * share) < 5 * (many * share * (1 - share)) ** 0.5
+
+
+def test_another_release_or_name_draws_anew() -> None:
+    names = [f"customer-{n}" for n in range(2000)]
+    again = Offer("other", "release-b", PriceSheet(1, 1), 1)
+    first = {name for name in names if drawn(_offer("b"), 50, name)}
+    for offer in (_offer("c"), again):
+        both = first & {name for name in names if drawn(offer, 50, name)}
+        assert 400 < len(both) < 600, "a quarter, as of two independent draws"
+
+
+def test_a_raw_text_goes_by_its_customer() -> None:
+    canary = Canary(_offer("b"), 50, "conversation")
+    for name in (f"customer-{n}" for n in range(20)):
+        texts = {canary.takes(name, Raw((text,))) for text in ("a", "b", "c", "d")}
+        assert texts == {drawn(_offer("b"), 50, name)}
+
+
+def _release(letter: str) -> Offer:
+    """As ``serving`` makes them."""
+    return Offer("avocado-1", f"release-{letter}{'0' * 62}{letter}", PriceSheet(1, 1), 1)
 
 
 def _offer(letter: str) -> Offer:

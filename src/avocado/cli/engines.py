@@ -48,6 +48,13 @@ class Remote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The environment variable that holds the servers' key: no secret stands in avocado.toml."""
     capacity: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise ValueError("urls names no server")
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"urls: {url!r} does not begin with http:// or https://")
+
 
 class Vllm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[engine.settings]`` of a vLLM that we start. ``python`` is that of its environment."""
@@ -90,7 +97,7 @@ class WorkspaceStock:
         for name in self._workspace.store.pointed("offer"):
             line = line_up(self._workspace, name)
             if line is not None:
-                found[name] = Lineup(line.offer, line.canary, line.percent)
+                found[name] = Lineup(line.offer, line.canary, line.percent, line.by)
         return found
 
     async def engine(self, release: str) -> Engine:
@@ -109,7 +116,8 @@ class WorkspaceStock:
                 case Embedded() as embedded:
                     return await asyncio.to_thread(_embedded, artifact, embedded)
                 case Remote() as remote:
-                    return _remote(artifact, remote, await asyncio.to_thread(_template, artifact))
+                    template = await asyncio.to_thread(_template, artifact)
+                    return await _remote(artifact, remote, template)
                 case Vllm() as vllm:
                     from avocado.engine.vllm import VllmEngine
 
@@ -149,7 +157,8 @@ def _check_template(release: Artifact, template: ChatTemplate) -> None:
         raise Refused(f"{short(release.id)}: its chat template is not the one that was evaluated")
 
 
-def _remote(release: Artifact, settings: Remote, template: ChatTemplate) -> Engine:
+async def _remote(release: Artifact, settings: Remote, template: ChatTemplate) -> Engine:
+    from avocado.engine.probe import probe
     from avocado.engine.remote import RemoteEngine
     from avocado.engine.upstream import DIALECTS
 
@@ -158,9 +167,11 @@ def _remote(release: Artifact, settings: Remote, template: ChatTemplate) -> Engi
         key = os.environ.get(settings.api_key_variable)
         if not key:
             raise Refused(f"the environment has no {settings.api_key_variable}, the servers' key")
+    model = settings.model or release.id
+    await probe(settings.urls, model, context_length=settings.context_length, api_key=key)
     return RemoteEngine(
         settings.urls,
-        settings.model or release.id,
+        model,
         context_length=settings.context_length,
         template=template,
         dialect=DIALECTS[settings.dialect],

@@ -1,19 +1,20 @@
 """``avocado offer``: what is sold under which name, swapped while it is served.
 
-Names are files under ``.avocado/refs``: ``offer`` is what a name means, ``canary`` a second offer
-and its percentage, ``previous`` what a roll-back goes to. Running servers are told to read them
-again; a server that cannot serve the new state leaves both it and the files as they were.
+Names are files under ``.avocado/refs``: ``offer`` is what a name means, ``canary`` a second offer,
+its percentage and of what, ``previous`` what a roll-back goes to. Running servers are told to read
+them again; a server that cannot serve the new state leaves both it and the files as they were.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from avocado.cli.arguments import workspace_here
-from avocado.cli.book import refresh_servers
+from avocado.cli.book import reading, refresh_servers
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.lineage import short
@@ -22,14 +23,19 @@ from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Workspace
 
+if TYPE_CHECKING:
+    from avocado.gateway.swap import Subject
+
 
 @dataclass(frozen=True)
 class Line:
-    """What a name means: its offer, and a canary for ``percent`` of its requests."""
+    """What a name means: its offer, and a canary for ``percent`` of its customers, or of their
+    conversations."""
 
     offer: Offer
     canary: Offer | None = None
     percent: int = 0
+    by: Subject = "customer"
 
 
 def read_offer(workspace: Workspace, offer: str) -> Offer:
@@ -42,13 +48,17 @@ def line_up(workspace: Workspace, name: str) -> Line | None:
     current = store.pointed("offer").get(name)
     if current is None:
         return None
-    canary, percent = store.pointed("canary").get(name), "0"
-    if canary is not None:
-        canary, _, percent = canary.partition(" ")
+    offer = read_offer(workspace, current)
+    canary = store.pointed("canary").get(name)
+    if canary is None:
+        return Line(offer)
+    ref, percent, *by = canary.split(" ")
+    whole = by != ["conversation"]
     return Line(
-        read_offer(workspace, current),
-        read_offer(workspace, canary) if canary else None,
+        offer,
+        read_offer(workspace, ref),
         int(percent),
+        "customer" if whole else "conversation",
     )
 
 
@@ -58,9 +68,15 @@ def place_offer(workspace: Workspace, name: str, release: str, price: PriceSheet
     return Offer.from_manifest(workspace.store.place(offer.manifest(), {}).manifest)
 
 
-def declare(workspace: Workspace, name: str, offer: Offer, percent: int | None = None) -> int:
-    """Sells ``offer`` under ``name``: to all, or as a canary to ``percent`` of the requests beside
-    what is sold now. Returns how many running servers took it up.
+def declare(
+    workspace: Workspace,
+    name: str,
+    offer: Offer,
+    percent: int | None = None,
+    by: Subject = "customer",
+) -> int:
+    """Sells ``offer`` under ``name``: to all, or as a canary to ``percent`` of the customers or
+    conversations beside what is sold now. Returns how many running servers took it up.
 
     Raises:
         Refused: a server cannot serve it; then everything is as it was.
@@ -68,7 +84,7 @@ def declare(workspace: Workspace, name: str, offer: Offer, percent: int | None =
     before = _refs(workspace, name)
     store = workspace.store
     if percent is not None:
-        store.point("canary", name, f"{offer.id} {percent}")
+        store.point("canary", name, f"{offer.id} {percent} {by}")
     else:
         if before["offer"] not in (None, offer.id):
             store.point("previous", name, str(before["offer"]))
@@ -138,6 +154,7 @@ def list_offers(out: Output) -> None:
                 "release": short(line.offer.release),
                 "canary": short(line.canary.release) if line.canary else "",
                 "percent": str(line.percent) if line.canary else "",
+                "of": f"{line.by}s" if line.canary else "",
                 "previous": short(read_offer(workspace, back).release) if back else "",
                 "input": Money(line.offer.price.prompt, line.offer.price.currency).decimal(),
                 "output": Money(line.offer.price.completion, line.offer.price.currency).decimal(),
@@ -157,11 +174,21 @@ def list_offers(out: Output) -> None:
 @click.option(
     "--canary",
     type=click.IntRange(1, 99),
-    help="Only so many of a hundred requests; the others stay with what is sold now.",
+    help="Only so many of a hundred customers; the others stay with what is sold now.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["customer", "conversation"]),
+    help="What stays with one version while a canary runs; customer if left out.",
 )
 @with_output
-def use(out: Output, name: str, release: str, canary: int | None) -> None:
-    """Sell RELEASE under NAME from now on, at the price of what is sold there now."""
+def use(out: Output, name: str, release: str, canary: int | None, by: Subject | None) -> None:
+    """Sell RELEASE under NAME from now on, at the price of what is sold there now.
+
+    A canary's customers are drawn by a hash: a higher percentage adds some and lets none go back.
+    """
+    if by is not None and canary is None:
+        raise click.UsageError("--by goes with --canary")
     workspace = workspace_here()
     line = _current(workspace, name)
     price = line.offer.price
@@ -170,13 +197,35 @@ def use(out: Output, name: str, release: str, canary: int | None) -> None:
         raise Refused(f"{short(wanted)} is what {name} means already")
     known = line.canary if line.canary and line.canary.release == wanted else None
     chosen = known or place_offer(workspace, name, wanted, price)
-    told = declare(workspace, name, chosen, canary)
-    share = f"{canary}% of {name}" if canary else name
+    subject: Subject = by or "customer"
+    told = declare(workspace, name, chosen, canary, subject)
+    share = f"{canary}% of {name}'s {subject}s get" if canary else f"{name} is"
+    drawn = _drawn(workspace, chosen, canary) if canary and subject == "customer" else None
+    found = "" if drawn is None else f"; of today's customers {drawn[0]} of {drawn[1]}"
     out.result(
-        {"name": name, "offer": chosen.id, "release": wanted, "canary": canary, "servers": told},
-        f"{share} is {short(wanted)} now{_servers(told)}",
+        {
+            "name": name,
+            "offer": chosen.id,
+            "release": wanted,
+            "canary": canary,
+            "by": subject if canary else None,
+            "customers": None if drawn is None else drawn[0],
+            "servers": told,
+        },
+        f"{share} {short(wanted)} now{found}{_servers(told)}",
         f"Back: avocado offer rollback {name}",
     )
+
+
+def _drawn(workspace: Workspace, canary: Offer, percent: int) -> tuple[int, int] | None:
+    """How many of the customers on record a canary takes, and how many there are."""
+    from avocado.gateway.swap import drawn
+
+    if not workspace.has_ledger:
+        return None
+    with reading(workspace) as reader:
+        tenants = [each.tenant for each in reader.customers()]
+    return sum(drawn(canary, percent, tenant) for tenant in tenants), len(tenants)
 
 
 @offer.command("rollback")

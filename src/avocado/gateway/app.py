@@ -276,7 +276,7 @@ class App:
         exchange.model, exchange.user = ask.model, ask.user
         if self.limits.log_prompts:
             exchange.said = body
-        found = self.floor.pick(ask.model)
+        found = self.floor.pick(ask.model, caller.tenant, ask.prompt)
         if found is None:
             raise model_not_found(ask.model)
         offer, engine = found

@@ -3,20 +3,27 @@
 What is offered is declared elsewhere (a workspace); ``refresh`` makes it so: it loads what is new,
 publishes prices, turns the names over between two requests, and closes an engine when the last
 request that it serves has ended. If anything fails, everything stays as it was. A canary is a
-second offer under the same name that gets its share of the requests. Knows no workspace.
+second offer under the same name that gets its share of the customers, or of their conversations:
+a hash decides, so nobody meets one version now and the other next. Knows no workspace.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import takewhile
+from typing import Literal, Protocol
 
+import msgspec
+
+from avocado.data.chat import Chat
 from avocado.engine.engine import Engine
 from avocado.errors import Refused
+from avocado.gateway.surface import Raw
 from avocado.release.offer import Offer
 
 log = logging.getLogger("avocado.gateway")
@@ -25,14 +32,19 @@ IDLE_SECONDS = 0.2
 """How often an engine that goes is looked at."""
 
 
+Subject = Literal["customer", "conversation"]
+"""What stays with one version while a canary runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lineup:
     """What a public name means: an offer, and beside it perhaps a canary for ``percent`` of the
-    requests."""
+    customers or conversations."""
 
     offer: Offer
     canary: Offer | None = None
     percent: int = 0
+    by: Subject = "customer"
 
     def releases(self) -> set[str]:
         return {each.release for each in (self.offer, self.canary) if each is not None}
@@ -48,20 +60,38 @@ class Stock(Protocol):
         """Loads a release. Raises Refused."""
 
 
-@dataclass(slots=True)
+def drawn(offer: Offer, percent: int, tenant: str, opening: bytes = b"") -> bool:
+    """Whether a canary for ``percent`` of a hundred takes this customer (and conversation).
+
+    The draw is a hash of name, release, customer and opening, the same in every process. It does
+    not depend on ``percent``: a higher one takes more subjects and lets none go. Another release
+    draws anew, so it is not always the same customers who try what is new.
+    """
+    named = "\0".join((offer.name, offer.release, tenant)).encode() + b"\0" + opening
+    draw = int.from_bytes(hashlib.sha256(named).digest()[:8], "big")
+    return draw * 100 < percent << 64
+
+
+def opening(prompt: Chat | Raw) -> bytes:
+    """What all turns of a conversation begin with: its messages up to the first of the user. A raw
+    text has no turns, so its customer stands for it."""
+    if isinstance(prompt, Raw):
+        return b""
+    before = list(takewhile(lambda message: message["role"] != "user", prompt.messages))
+    return msgspec.json.encode(prompt.messages[: len(before) + 1], order="sorted", enc_hook=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Canary:
-    """Shares requests out evenly: of each hundred exactly ``percent`` are the canary's."""
+    """A second offer, and who gets it."""
 
     offer: Offer
     percent: int
-    _sum: int = 50
+    by: Subject = "customer"
 
-    def takes_next(self) -> bool:
-        self._sum += self.percent
-        if self._sum < 100:
-            return False
-        self._sum -= 100
-        return True
+    def takes(self, tenant: str, prompt: Chat | Raw) -> bool:
+        whole = self.by == "customer"
+        return drawn(self.offer, self.percent, tenant, b"" if whole else opening(prompt))
 
 
 @dataclass(slots=True)
@@ -74,11 +104,11 @@ class Floor:
     canaries: dict[str, Canary] = field(default_factory=dict)
     serving: Counter[str] = field(default_factory=Counter)
 
-    def pick(self, name: str) -> tuple[Offer, Engine] | None:
-        """The offer and the engine for one request of ``name``, or None. Counts nothing."""
+    def pick(self, name: str, tenant: str, prompt: Chat | Raw) -> tuple[Offer, Engine] | None:
+        """The offer and the engine for a request of ``name``, or None. Counts nothing."""
         offer = self.offers.get(name)
         canary = self.canaries.get(name)
-        if canary is not None and canary.takes_next():
+        if canary is not None and canary.takes(tenant, prompt):
             offer = canary.offer
         engine = self.engines.get(offer.release) if offer else None
         return (offer, engine) if offer is not None and engine is not None else None
@@ -150,15 +180,10 @@ class Swapper:
         floor.engines.update(loaded)
         floor.offers.clear()
         floor.offers.update({name: each.offer for name, each in lineups.items()})
-        before = dict(floor.canaries)
         floor.canaries.clear()
         for name, each in lineups.items():
             if each.canary is not None:
-                old = before.get(name)
-                same = old is not None and (old.offer, old.percent) == (each.canary, each.percent)
-                floor.canaries[name] = (
-                    old if old is not None and same else Canary(each.canary, each.percent)
-                )
+                floor.canaries[name] = Canary(each.canary, each.percent, each.by)
 
     async def _retire(self, release: str) -> None:
         """Closes an engine after its last request, unless it is wanted again by then."""
