@@ -7,7 +7,7 @@ Qwen's own form, so that one reader (``reply``) serves all engines. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,9 @@ REASONS: Final[dict[str, FinishReason]] = {
 }
 
 
+_NULL: Final = msgspec.Raw(b"null")
+
+
 class _Function(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
@@ -62,12 +65,12 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     finish_reason: str | None = None
     stop_reason: Any = None
-    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    logprobs: msgspec.Raw = _NULL
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = _NULL
     error: Any = None
 
 
@@ -95,7 +98,8 @@ class Hearing:
     """One answer as it arrives.
 
     ``prompt`` is the rendered prompt (or ""), ``counted`` its tokens, exact or a bound; ``told``
-    reads an event's log-probabilities where they were asked for.
+    reads an event's log-probabilities where they were asked for. Counts are plain numbers here:
+    this runs for every token.
     """
 
     def __init__(
@@ -107,8 +111,6 @@ class Hearing:
         exact: bool = True,
         told: Callable[[bytes], list[TokenLogprob]] | None = None,
     ) -> None:
-        self.usage = Usage(counted)
-        """Consumed so far, as far as is known."""
         self.counted = False
         """Whether the server's own count came with the newest text."""
         self.reason: FinishReason | None = None
@@ -117,6 +119,10 @@ class Hearing:
         self.heard = False
         """Whether anything of an answer came."""
         self.text: list[str] = []
+        self._prompt, self._completion, self._cached, self._reasoning = counted, 0, 0, 0
+        self._passed = 0
+        """How much of ``text`` was passed on."""
+        self._fresh: list[TokenLogprob] = []
         self._counted, self._exact = counted, exact
         self._max_tokens = max_tokens
         self._told = told
@@ -127,20 +133,48 @@ class Hearing:
         self._calls: dict[int, tuple[list[str], list[str]]] = {}
 
     @property
+    def usage(self) -> Usage:
+        """Consumed so far, as far as is known."""
+        return Usage(self._prompt, self._completion, self._cached, self._reasoning)
+
+    @property
     def begun(self) -> bool:
         """Whether a token came."""
-        return self.usage.completion > 0
+        return self._completion > 0
 
-    def take(self, data: bytes) -> Delta | None:
-        """One event.
+    def take(self, events: Iterable[bytes]) -> Iterator[Delta]:
+        """The events that came together: one delta of all their text, and with log-probabilities
+        one an event. What was heard before a failure is given before it is raised.
 
         Raises:
-            UsageRejected: it carries counts that cannot be.
-            EngineError: it is an error, or is not what OpenAI's API sends.
+            UsageRejected: one carries counts that cannot be.
+            EngineError: one is an error, or is not what OpenAI's API sends.
         """
+        failure: EngineError | None = None
+        for data in events:
+            self.heard = True
+            try:
+                self._take(data)
+            except EngineError as error:
+                failure = error
+                break
+            if self._told is not None:
+                yield from self._news()
+        yield from self._news()
+        if failure is not None:
+            raise failure
+
+    def _news(self) -> Iterator[Delta]:
+        told = tuple(self._fresh)
+        if len(self.text) > self._passed or told:
+            text = "".join(self.text[self._passed :])
+            self._passed, self._fresh = len(self.text), []
+            yield Delta(text, self._completion, told, self._reasoning)
+
+    def _take(self, data: bytes) -> None:
         if data == b"[DONE]":
             self.done = True
-            return None
+            return
         try:
             chunk = _chunk(data)
         except (ValueError, RecursionError) as error:
@@ -150,11 +184,13 @@ class Hearing:
         if chunk.error is not None:
             raise self._failure(chunk.error)
         text = ""
-        told: tuple[TokenLogprob, ...] = ()
+        told: list[TokenLogprob] = []
         for choice in chunk.choices:
             text += self._hear(choice)
-            told += self._read_told(bytes(choice.logprobs))
-        return self._count(text, told, bytes(chunk.usage))
+            if self._told is not None:
+                told += self._read_told(self._told, bytes(choice.logprobs))
+        self._count(text, chunk.usage)
+        self._fresh += told
 
     def _failure(self, error: Any) -> EngineError:
         """An error inside a 200. vLLM refuses a request that way too: full, or at fault."""
@@ -166,11 +202,13 @@ class Hearing:
             return Declined(said)
         return EngineError(said, retryable=True)
 
-    def _read_told(self, data: bytes) -> tuple[TokenLogprob, ...]:
-        if self._told is None or data == b"null":
-            return ()
+    def _read_told(
+        self, read: Callable[[bytes], list[TokenLogprob]], data: bytes
+    ) -> list[TokenLogprob]:
+        if data == b"null":
+            return []
         try:
-            return tuple(self._told(data))
+            return read(data)
         except (ValueError, RecursionError) as error:
             raise EngineError(f"the upstream's logprobs cannot be read: {error}") from error
 
@@ -224,33 +262,30 @@ class Hearing:
         self._calls = {}
         return text
 
-    def _count(self, text: str, told: tuple[TokenLogprob, ...], usage: bytes) -> Delta | None:
-        before = self.usage.completion
-        if usage != b"null":
-            self.usage = self._checked(usage)
+    def _count(self, text: str, usage: msgspec.Raw) -> None:
+        if usage is not _NULL and bytes(usage) != b"null":
+            self._believe(bytes(usage))
             self.counted = True
         elif text:
             # At least one token, and most often exactly one.
-            self._count_to(min(before + 1, self._max_tokens))
+            self._completion = min(self._completion + 1, self._max_tokens)
             self.counted = False
-        if not text and not told:
-            return None
-        self.text.append(text)
-        self._thought.take(text, self.usage.completion)
-        self._count_to(self.usage.completion)
-        return Delta(text, self.usage.completion, told, self.usage.reasoning)
+        if text:
+            self.text.append(text)
+            self._thought.take(text, self._completion)
+            self._count_to(self._completion)
 
     def _count_to(self, completion: int) -> None:
-        usage = self.usage
-        reasoning = min(max(usage.reasoning, self._thought.tokens), completion)
-        self.usage = Usage(usage.prompt, completion, usage.cached, reasoning)
+        self._reasoning = min(max(self._reasoning, self._thought.tokens), completion)
+        self._completion = completion
 
     def recount(self, completion: int) -> None:
         """Our own count of the text, where the server gave none."""
-        self._count_to(max(self.usage.completion, min(completion, self._max_tokens)))
+        self._count_to(max(self._completion, min(completion, self._max_tokens)))
         self.counted = True
 
-    def _checked(self, raw: bytes) -> Usage:
+    def _believe(self, raw: bytes) -> None:
+        """Takes the server's counts over, if they can be."""
         try:
             given = _usage(raw)
         except (ValueError, RecursionError) as error:
@@ -264,7 +299,7 @@ class Hearing:
             raise UsageRejected(
                 f"the upstream counts {completion} tokens where {self._max_tokens} were allowed"
             )
-        if completion < self.usage.completion and self.counted:
+        if completion < self._completion and self.counted:
             raise UsageRejected(f"the upstream's count fell to {completion} tokens")
         if not completion and self.text:
             raise UsageRejected("the upstream counts no token and sent text")
@@ -275,9 +310,9 @@ class Hearing:
         if cached > prompt or reasoning > completion:
             raise UsageRejected("the upstream counts more in a part than in the whole")
         # The prompt is what we rendered and counted; a server that counts more added to it.
-        prompt = self._counted if self._exact else prompt
-        reasoning = min(reasoning or self._thought.tokens, completion)
-        return Usage(prompt, completion, min(cached, prompt), reasoning)
+        self._prompt = self._counted if self._exact else prompt
+        self._completion, self._cached = completion, min(cached, self._prompt)
+        self._reasoning = min(reasoning or self._thought.tokens, completion)
 
 
 def _number(name: str, value: Any) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import aiohttp
+import msgspec
 
 from avocado.data.chat import Chat, Prompt
 from avocado.engine import upstream
@@ -44,6 +45,7 @@ from avocado.engine.upstream import OPENAI, Dialect, Question
 if TYPE_CHECKING:
     from avocado.data.chat import ChatTemplate
 
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 Told = Callable[[bytes], list[TokenLogprob]]
 
 log = logging.getLogger("avocado.engine")
@@ -101,9 +103,12 @@ class RemoteEngine:
             prompt = self.template.prompt(chat)
             return Question(prompt.text, prompt.ids, chat)
         # A token has at least one byte of what it stands for.
-        said = json.dumps([chat.messages, chat.tools], ensure_ascii=False, default=str)
-        bound = len(said.encode(errors="surrogatepass")) + FRAMING
-        return Question("", (0,) * bound, chat)
+        try:
+            said = _encode([chat.messages, chat.tools])
+        except UnicodeEncodeError:  # half a surrogate pair
+            text = json.dumps([chat.messages, chat.tools], ensure_ascii=False, default=str)
+            said = text.encode(errors="surrogatepass")
+        return Question("", (0,) * (len(said) + FRAMING), chat)
 
     def prepare_text(self, text: str) -> Prompt:
         """As the protocol says; Unsupported where the server takes conversations only."""
@@ -136,9 +141,7 @@ class RemoteEngine:
             ids=self._by_ids,
             stop_ids=tuple(self.template.stop_ids) if self.template is not None else (),
         )
-        messages = prompt.chat.messages if isinstance(prompt, Question) else ()
-        opening = messages or ({"role": "user", "content": prompt.text[:2048]},)
-        key = conversation(opening, sampling.cache_salt)
+        key = self._conversation(prompt, sampling) if len(self.replicas) > 1 else ""
         stream = Stream(length, lambda: self._stop(stream))
         work = self._play(stream, self._hearing(prompt, sampling), body, key)
         task = asyncio.get_running_loop().create_task(work)
@@ -146,6 +149,11 @@ class RemoteEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return stream
+
+    def _conversation(self, prompt: Prompt, sampling: Sampling) -> str:
+        messages = prompt.chat.messages if isinstance(prompt, Question) else ()
+        opening = messages or ({"role": "user", "content": prompt.text[:2048]},)
+        return conversation(opening, sampling.cache_salt)
 
     def _hearing(self, prompt: Prompt, sampling: Sampling) -> Hearing:
         told: Told | None = told_by_chat if sampling.logprobs else None
@@ -288,13 +296,13 @@ class RemoteEngine:
                 )
             events = EventReader()
             async for part in response.content.iter_any():
-                for data in events.feed(part):
-                    self._hear(data, stream, hearing)
+                for delta in hearing.take(events.feed(part)):
+                    stream.push(delta)
                 if hearing.done:
                     break
             else:
-                for data in events.end():
-                    self._hear(data, stream, hearing)
+                for delta in hearing.take(events.end()):
+                    stream.push(delta)
             if hearing.reason is None:
                 raise EngineError("the upstream ended early", retryable=True)
             await self._settle_count(hearing)
@@ -304,12 +312,6 @@ class RemoteEngine:
                     await response.content.read()
         finally:
             response.close() if not response.content.is_eof() else response.release()
-
-    def _hear(self, data: bytes, stream: Stream, hearing: Hearing) -> None:
-        hearing.heard = True
-        delta = hearing.take(data)
-        if delta is not None:
-            stream.push(delta)
 
     async def _settle_count(self, hearing: Hearing) -> None:
         """Our own count of a text that the server did not count, off the loop."""

@@ -43,7 +43,8 @@ class Stream:
 
     def __init__(self, prompt: int, stop: Callable[[], None]) -> None:
         """``prompt`` is the prompt's token count; ``stop`` asks the engine to stop this request."""
-        self._usage = Usage(prompt=prompt)
+        self._prompt, self._completion, self._cached, self._reasoning = prompt, 0, 0, 0
+        self._final: Usage | None = None
         self._stop = stop
         self._events: deque[Event] = deque()
         self._error: EngineError | None = None
@@ -53,7 +54,9 @@ class Stream:
 
     @property
     def usage(self) -> Usage:
-        return self._usage
+        if self._final is not None:
+            return self._final
+        return Usage(self._prompt, self._completion, self._cached, self._reasoning)
 
     def __aiter__(self) -> Stream:
         return self
@@ -77,7 +80,7 @@ class Stream:
             self._stop()
             self._wake()
             await self._over.wait()
-        return self._usage
+        return self.usage
 
     def push(self, signal: Signal) -> None:
         """What the engine has to say. A token that adds no text yet is counted and not shown."""
@@ -85,7 +88,7 @@ class Stream:
             return
         match signal:
             case Begun(cached):
-                self._usage = Usage(self._usage.prompt, cached=cached)
+                self._cached = cached
                 return
             case Delta():
                 self._count(signal.completion, signal.reasoning)
@@ -93,7 +96,7 @@ class Stream:
                     return
                 self._events.append(signal)
             case Finish():
-                self._usage = signal.usage
+                self._final = signal.usage
                 self._events.append(signal)
             case Stopped():
                 self._count(signal.completion, signal.reasoning)
@@ -104,7 +107,7 @@ class Stream:
         self._wake()
 
     def _count(self, completion: int, reasoning: int) -> None:
-        self._usage = Usage(self._usage.prompt, completion, self._usage.cached, reasoning)
+        self._completion, self._reasoning = completion, reasoning
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
