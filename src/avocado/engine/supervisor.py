@@ -25,11 +25,13 @@ from avocado.engine.engine import EngineError
 log = logging.getLogger("avocado.engine")
 
 BOOT: Final = (
-    "import ctypes, os, runpy, signal, sys\n"
+    "import ctypes, importlib.util, os, runpy, signal, sys\n"
     "parent, module = int(sys.argv[1]), sys.argv[2]\n"
     "if sys.platform == 'linux':\n"
     "    ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"  # PR_SET_PDEATHSIG
     "    if os.getppid() != parent: sys.exit('the parent is gone')\n"
+    "if importlib.util.find_spec(module.partition('.')[0]) is None:\n"
+    "    sys.exit(f'no module {module} for {sys.executable}: install it there')\n"
     "sys.argv[:] = sys.argv[2:]\n"
     "runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
 )
@@ -115,9 +117,10 @@ class Supervisor:
         self.starts += 1
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("ab") as out:
+            command = self._command()
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command(),
+                    *command,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
@@ -125,7 +128,7 @@ class Supervisor:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise EngineError(f"the server does not start: {error}") from error
+                raise EngineError(f"{command[0]} does not start: {error}") from error
         until = time.monotonic() + self._care.start
         pause = 0.05
         while not await self._well():
