@@ -22,7 +22,7 @@ from avocado.train.run_folder import RunFolder
 MakeRecipe = Callable[..., Recipe]
 
 
-@pytest.mark.parametrize("top", ["", 'method = "lora"\nlora = {r = 4}'])
+@pytest.mark.parametrize("top", ["", 'weights = "lora"\nlora = {r = 4}'])
 def test_a_plan_is_what_then_happens(
     top: str, base: Path, corpus_folder: Path, make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:

@@ -41,8 +41,8 @@ steps = 10
         ("steps = 10", "steps = 10\nepochs = 1.0", "give either epochs or steps"),
         ("steps = 10", 'steps = 10\nprecision = "fp8"', "in `training.precision`"),
         ('name = "demo"', 'name = "../demo"', "in `name`"),
-        ('name = "demo"', 'name = "demo"\nmethod = "dora"', "in `method`"),
-        ("steps = 10", "steps = 10\n[lora]\nr = 4", 'a [lora] table needs method = "lora"'),
+        ('name = "demo"', 'name = "demo"\nweights = "dora"', "in `weights`"),
+        ("steps = 10", "steps = 10\n[lora]\nr = 4", 'a [lora] table needs weights = "lora"'),
         ("steps = 10", "steps = = 10", "line 9"),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
 def test_a_default_that_is_written_out_is_the_same_recipe() -> None:
     written = GOOD.replace("steps = 10", 'steps = 10\nseed = 0\nschedule = "cosine"')
     assert recipe.parse(GOOD).sha256 == recipe.parse(written).sha256
-    lora = GOOD.replace('name = "demo"', 'name = "demo"\nmethod = "lora"')
+    lora = GOOD.replace('name = "demo"', 'name = "demo"\nweights = "lora"')
     assert recipe.parse(lora).sha256 == recipe.parse(f"{lora}\n[lora]\nr = 16\n").sha256
 
 
@@ -75,7 +75,7 @@ def test_a_default_that_is_written_out_is_the_same_recipe() -> None:
         ("batch = 8", "batch = 9", "training.batch"),
         ("a.jsonl", "b.jsonl", "data"),
         ('base = "seedling"', 'base = "Qwen/Qwen3-0.6B"', "base"),
-        ('name = "demo"', 'name = "demo"\nmethod = "lora"', "lora"),
+        ('name = "demo"', 'name = "demo"\nweights = "lora"', "lora"),
     ],
 )
 def test_fault_43_a_changed_recipe_says_what_changed(old: str, new: str, key: str) -> None:
@@ -93,7 +93,7 @@ def test_the_schema_names_every_key() -> None:
 
 
 def test_fixture_recipes_are_real(make_recipe: Callable[..., Recipe]) -> None:
-    assert make_recipe('method = "lora"', steps=3).adapter is not None
+    assert make_recipe('weights = "lora"', steps=3).adapter is not None
     assert make_recipe(steps=3).adapter is None
 
 

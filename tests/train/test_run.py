@@ -68,7 +68,7 @@ def test_a_run_learns_and_leaves_a_model_that_loads(
     assert seen[10].tokens_per_second > 0
 
     checkpoint = finished.checkpoint
-    assert (checkpoint.steps, checkpoint.method, checkpoint.dtype) == (30, "full", "bfloat16")
+    assert (checkpoint.steps, checkpoint.weights, checkpoint.dtype) == (30, "full", "bfloat16")
     assert checkpoint.tokens == seen[-1].tokens
     assert checkpoint.flops == 6 * checkpoint.parameters * checkpoint.tokens
     assert Checkpoint.from_facts(json.loads(json.dumps(checkpoint.facts()))) == checkpoint
@@ -86,7 +86,7 @@ def test_a_run_learns_and_leaves_a_model_that_loads(
     assert names(tmp_path / "run") == ["metrics.jsonl", "run.json"]
 
 
-@pytest.mark.parametrize("top", ["", 'method = "lora"\nlora = {r = 4, dropout = 0.1}'])
+@pytest.mark.parametrize("top", ["", 'weights = "lora"\nlora = {r = 4, dropout = 0.1}'])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_fault_42_killed_at_any_step_resume_ends_with_the_same_weights(
     top: str,
@@ -299,7 +299,7 @@ def test_a_checkpoint_is_never_written_over_another(
 def test_an_adapter_says_its_base_by_name_and_never_by_path(
     base: Path, corpus_folder: Path, make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    finished = train(make_recipe('method = "lora"', steps=4), base, corpus_folder, tmp_path)
+    finished = train(make_recipe('weights = "lora"', steps=4), base, corpus_folder, tmp_path)
     kept = names(tmp_path / "out")
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(kept)
     assert "model.safetensors" not in kept

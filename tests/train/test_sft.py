@@ -168,7 +168,7 @@ def test_a_mixture_of_experts_keeps_trls_loss_with_its_router_part(
 def test_lora_trains_adapters_on_every_linear_layer_and_nothing_else(
     base: Path, make_recipe: MakeRecipe
 ) -> None:
-    model = weights.load_model(base, make_recipe('method = "lora"\nlora = {r = 2}'))
+    model = weights.load_model(base, make_recipe('weights = "lora"\nlora = {r = 2}'))
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert all("lora_" in name for name in trained)
     linear = {
@@ -185,7 +185,7 @@ def test_lora_trains_adapters_on_every_linear_layer_and_nothing_else(
 
 
 def test_lora_that_attaches_to_nothing_is_refused(base: Path, make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe('method = "lora"\nlora = {targets = ["q_proj", "query_key_value"]}')
+    recipe = make_recipe('weights = "lora"\nlora = {targets = ["q_proj", "query_key_value"]}')
     with pytest.raises(Refused, match="no module 'query_key_value'"):
         weights.load_model(base, recipe)
 

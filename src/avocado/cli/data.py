@@ -57,7 +57,7 @@ def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) 
     held_out = None if recipe.evaluation is None else path.parent / recipe.evaluation
     with workspace.store.stage() as staging:
         frozen = corpus.freeze(
-            [path.parent / name for name in recipe.data],
+            [path.parent / source.path for source in recipe.sources],
             ChatTemplate.load(base.folder),
             rules,
             staging.folder,

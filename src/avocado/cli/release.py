@@ -105,7 +105,7 @@ def make_release(
     parents = {"checkpoint": checkpoint.id}
     if card is not None:
         parents["scorecard"] = card.id
-    method = checkpoint.manifest.facts["method"]
+    method = "{method}, {weights}".format_map(checkpoint.manifest.facts)
     base_name = base.manifest.facts["name"]
     with store.stage() as staging:
         difference = write_weights(checkpoint.files, base.files, staging.folder)

@@ -56,7 +56,8 @@ def describe(manifest: Manifest) -> Iterator[str]:
         licences = ", ".join(f"{name} {count:,}" for name, count in facts["licences"].items())
         yield f"licences {licences}"
     elif manifest.kind == "checkpoint":
-        yield f"{facts['method']}, {facts['steps']:,} steps, seed {facts['seed']}"
+        learning = f"{facts['method']}, {facts['weights']}"
+        yield f"{learning}, {facts['steps']:,} steps, seed {facts['seed']}"
         yield f"recipe sha256 {facts['recipe_sha256']}"
     elif manifest.kind == "suite":
         yield f"{facts['name']}, {sum(facts['items'].values()):,} items"

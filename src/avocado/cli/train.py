@@ -59,7 +59,8 @@ def train_recipe(
 def checkpoint_lines(checkpoint: Artifact) -> list[str]:
     facts, note = checkpoint.manifest.facts, checkpoint.note
     return [
-        f"{facts['method']}, {facts['steps']:,} steps, {facts['tokens']:,} tokens, "
+        f"{facts['method']}, {facts['weights']}, {facts['steps']:,} steps, "
+        f"{facts['tokens']:,} tokens, "
         f"{facts['trainable']:,} of {facts['parameters']:,} parameters trained, "
         f"{facts['flops']:.2g} FLOP, {note['seconds']:.0f} s; final loss {facts['loss']:.4f}",
         f"made {short(checkpoint.id)}",

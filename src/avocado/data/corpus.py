@@ -15,7 +15,8 @@ from typing import Any, Final
 from avocado.data import sources
 from avocado.data.chat import ChatTemplate
 from avocado.data.checks import Checker, Report, Rules, asks, questions_of
-from avocado.data.example import UNKNOWN, Example, Rejection
+from avocado.data.example import Example, Rejection
+from avocado.data.provenance import UNKNOWN
 from avocado.errors import Refused
 from avocado.lineage import canonical, digest_file
 

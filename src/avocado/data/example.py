@@ -11,13 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+from avocado.data.provenance import UNDETERMINED, UNKNOWN, Provenance, read_provenance
 from avocado.lineage import canonical, digest
-
-UNKNOWN: Final = "unknown"
-"""The licence of a row that states none. Whether it may be sold is for the licence gate to say."""
-
-UNDETERMINED: Final = "und"
-"""The language of a row that states none (BCP 47's own word for it)."""
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 _ROW_KEYS: Final = frozenset(
@@ -49,20 +44,11 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One conversation. ``messages`` and ``tools`` are what the template renders.
-
-    ``language`` is a BCP 47 tag, ``licence`` an SPDX id or the row's own word, ``source`` the data
-    set that the row names, or its file; ``file`` and ``row`` (from 1) say where it was read.
-    """
+class Example(Provenance):
+    """One conversation. ``messages`` and ``tools`` are what the template renders."""
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
-    language: str = UNDETERMINED
-    licence: str = UNKNOWN
-    source: str = ""
-    file: str = ""
-    row: int = 0
 
     @property
     def sha256(self) -> str:
@@ -79,23 +65,13 @@ class Example:
         return {
             "messages": list(self.messages),
             **({"tools": list(self.tools)} if self.tools else {}),
-            "language": self.language,
-            "license": self.licence,
-            "source": self.source,
-            "file": self.file,
-            "row": self.row,
+            **self.provenance(),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Example:
         return cls(
-            tuple(value["messages"]),
-            tuple(value.get("tools", ())),
-            value["language"],
-            value["license"],
-            value["source"],
-            value["file"],
-            value["row"],
+            tuple(value["messages"]), tuple(value.get("tools", ())), **read_provenance(value)
         )
 
 
@@ -122,11 +98,11 @@ def parse(value: Any, *, file: str, row: int, licence: str = UNKNOWN) -> Example
     return Example(
         parsed,
         _tools(value.get("tools")),
-        _text_field(value, "language", UNDETERMINED),
-        _text_field(value, "license", licence),
-        _text_field(value, "source", file),
-        file,
-        row,
+        language=_text_field(value, "language", UNDETERMINED),
+        licence=_text_field(value, "license", licence),
+        source=_text_field(value, "source", file),
+        file=file,
+        row=row,
     )
 
 

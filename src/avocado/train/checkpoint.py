@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from avocado.lineage import canonical, digest
+from avocado.train.methods import Method
+from avocado.train.recipe import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Checkpoint:
     that were trained, ``dtype`` that of the stored weights.
     """
 
-    method: Literal["full", "lora"]
+    method: Method
+    weights: Weights
     recipe: Mapping[str, Any]
     seed: int
     steps: int
@@ -49,7 +52,7 @@ class Checkpoint:
         return {"base": base, "corpus": corpus}
 
 
-def training_flops(parameters: int, tokens: int, method: Literal["full", "lora"]) -> int:
+def training_flops(parameters: int, tokens: int, weights: Weights) -> int:
     """Floating-point operations of a run: 6·N·D, or 4·N·D where the weights are frozen.
 
     N counts the parameters that multiply a token (an untied input table does not), D the tokens.
@@ -57,4 +60,4 @@ def training_flops(parameters: int, tokens: int, method: Literal["full", "lora"]
     adapters skip for the frozen ones (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
     Attention's part, quadratic in length, is not counted.
     """
-    return (4 if method == "lora" else 6) * parameters * tokens
+    return (6 if weights == "full" else 4) * parameters * tokens

@@ -11,14 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from avocado.data import corpus as corpora
 from avocado.data.chat import ChatTemplate
 from avocado.terms.money import Money, ceil_div
 from avocado.train import sequences
 from avocado.train.checkpoint import training_flops
-from avocado.train.recipe import Recipe
+from avocado.train.methods import Method
+from avocado.train.recipe import Recipe, Weights
 from avocado.train.run_folder import RunFolder
 
 MEMORY_FORMULA: Final = (
@@ -51,7 +52,8 @@ class Plan:
     """
 
     name: str
-    method: Literal["full", "lora"]
+    method: Method
+    learning: Weights
     rows: int
     row_tokens: int
     steps: int
@@ -74,14 +76,14 @@ class Plan:
 
     @property
     def _flops_formula(self) -> str:
-        factor = 4 if self.method == "lora" else 6
+        factor = 6 if self.learning == "full" else 4
         return f"{factor} × parameters × tokens"
 
     def lines(self) -> list[str]:
         """The plan for a terminal."""
         said = [
-            f"{self.name}: {self.method}, {self.steps:,} steps over {self.rows:,} sequences "
-            f"({self.tokens / self.row_tokens:.2f} epochs)",
+            f"{self.name}: {self.method}, {self.learning}, {self.steps:,} steps over "
+            f"{self.rows:,} sequences ({self.tokens / self.row_tokens:.2f} epochs)",
             f"tokens: {self.tokens:,}, {self.trained:,} trained, {self.padded:.0%} padding",
             f"parameters: {self.parameters:,}, {self.trainable:,} trained",
             f"FLOPs: {self.flops:.2e} ({self._flops_formula})",
@@ -149,6 +151,7 @@ def _describe(
     return Plan(
         name=recipe.name,
         method=recipe.method,
+        learning=recipe.weights,
         rows=len(rows),
         row_tokens=rows.tokens,
         steps=order.steps,
@@ -157,7 +160,7 @@ def _describe(
         padded=1 - order.tokens[-1] / sum(computed),
         parameters=counts.all,
         trainable=counts.trainable,
-        flops=training_flops(counts.multiplying, order.tokens[-1], recipe.method),
+        flops=training_flops(counts.multiplying, order.tokens[-1], recipe.weights),
         memory=_memory(shape.config, counts.all, counts.trainable, recipe, max(computed), widest),
     )
 

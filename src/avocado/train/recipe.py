@@ -1,37 +1,57 @@
 """Recipe: everything that decides what a training run learns, as one frozen value from TOML.
 
 Strict: an unknown key, a wrong type or a value out of range is refused by name. Two recipes with
-the same canonical form train the same model. How a run is carried out (where, how often it saves)
-is not in it.
+the same canonical form train the same model. How a run is carried out (where, for how much money,
+how often it saves) does not count. The tables of the methods are in ``methods``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from avocado.errors import Refused
 from avocado.lineage import canonical, digest
+from avocado.train.methods import (
+    Distillation,
+    Dpo,
+    Fraction,
+    Grpo,
+    Kto,
+    Method,
+    Positive,
+    Rate,
+)
 
-Positive = Annotated[int, Meta(ge=1)]
-Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
-Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
+Weights = Literal["full", "lora", "qlora"]
+
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+TABLES: Final = ("dpo", "kto", "grpo", "distillation")
+"""Methods that have a table of their own."""
+
+NEEDED: Final = ("grpo", "distillation")
+"""Those that cannot do without it."""
 
 
 class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[lora]``: low-rank adapters (Hu et al. 2021, arXiv:2106.09685) beside frozen weights.
 
-    ``targets`` names the modules to adapt; ``"all-linear"`` is every linear layer but the head.
+    ``targets`` names the modules to adapt; ``"all-linear"`` is every linear layer but the head, the
+    experts of a mixture included. ``dora`` trains direction and magnitude apart (Liu et al. 2024,
+    arXiv:2402.09353); ``rslora`` scales by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732).
     """
 
     r: Annotated[int, Meta(ge=1, le=1024)] = 16
     alpha: Annotated[float, Meta(gt=0.0)] = 32.0
     dropout: Fraction = 0.0
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    dora: bool = False
+    rslora: bool = False
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +60,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``batch`` is sequences per optimizer step and ``micro_batch`` how many of them pass the model
     at once (0: all): it bounds memory and does not change what is learnt. Give ``epochs`` or
     ``steps``. ``warmup`` is the share of the steps in which the learning rate rises from zero.
+    ``packing`` puts several rows into one of ``max_length`` tokens, exactly: no row sees another.
     """
 
     learning_rate: Rate
@@ -56,6 +77,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    packing: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -64,34 +86,135 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("micro_batch must not be larger than batch")
 
 
-class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One training run. ``base`` is ``"seedling"``, a folder or a Hugging Face id; ``data`` and
-    ``evaluation`` are paths relative to the recipe's file. ``license`` holds for rows that state
-    none. ``evaluation``, where given, must not be in the data.
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One source. ``path`` is a file, a folder or a Hugging Face data set (``hf://owner/name``).
+
+    ``weight`` is how often its rows come into the corpus: 0.5 is every other one, 2 each twice.
+    ``replay`` marks general data that is mixed in against forgetting: it is left out of near
+    duplicates' and groups' counts of the task. ``shape`` names the rows' form where it should not
+    be detected, ``split`` that of a data set, ``license`` holds for rows that state none.
     """
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    path: Annotated[str, Meta(min_length=1)]
+    weight: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    replay: bool = False
+    shape: str | None = None
+    split: str = "train"
+    license: Annotated[str, Meta(min_length=1)] | None = None
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[budget]``: a run that would take more is refused before its first step.
+
+    ``cost`` is in units of ``currency``, at ``price_per_hour`` of the machine; ``hours`` of time.
+    """
+
+    hours: Annotated[float, Meta(gt=0.0)] | None = None
+    cost: Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
+    price_per_hour: Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+
+    def __post_init__(self) -> None:
+        if self.cost is not None and self.price_per_hour is None:
+            raise ValueError("a budget's cost needs price_per_hour")
+
+
+class Compute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[compute]``: where a run is carried out; ``gpus`` a node. It changes no weight that counts
+    beyond rounding, so it is no part of what a recipe trains."""
+
+    nodes: Annotated[int, Meta(ge=1, le=1024)] = 1
+    gpus: Annotated[int, Meta(ge=1, le=16)] = 1
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[stages]]``: one training of several. It starts from the weights of the stage before it;
+    what it leaves out is the recipe's own."""
+
+    name: Annotated[str, Meta(pattern=NAME)]
+    method: Method | None = None
+    weights: Weights | None = None
+    data: Annotated[tuple[str | Data, ...], Meta(min_length=1)] | None = None
+    training: Training | None = None
+    lora: Lora | None = None
+    dpo: Dpo | None = None
+    kto: Kto | None = None
+    grpo: Grpo | None = None
+    distillation: Distillation | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One training run, or several ``stages`` of it. ``base`` is ``"seedling"``, a folder or a
+    Hugging Face id; ``data`` and ``evaluation`` are paths relative to the recipe's file.
+    ``license`` holds for rows that state none. ``evaluation``, where given, must not be in the
+    data. ``method`` says what is learnt from, ``weights`` which weights learn.
+    """
+
+    name: Annotated[str, Meta(pattern=NAME)]
     base: Annotated[str, Meta(min_length=1)]
-    data: Annotated[tuple[str, ...], Meta(min_length=1)]
+    data: Annotated[tuple[str | Data, ...], Meta(min_length=1)]
     training: Training
     evaluation: str | None = None
     license: Annotated[str, Meta(min_length=1)] = "unknown"
-    method: Literal["full", "lora"] = "full"
+    method: Method = "supervised"
+    weights: Weights = "full"
     lora: Lora | None = None
+    dpo: Dpo | None = None
+    kto: Kto | None = None
+    grpo: Grpo | None = None
+    distillation: Distillation | None = None
+    budget: Budget | None = None
+    compute: Compute | None = None
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.lora is not None and self.method != "lora":
-            raise ValueError('a [lora] table needs method = "lora"')
+        if self.lora is not None and self.weights == "full":
+            raise ValueError('a [lora] table needs weights = "lora" (or "qlora")')
+        for method in TABLES:
+            if getattr(self, method) is not None and self.method != method and not self.stages:
+                raise ValueError(f'a [{method}] table needs method = "{method}"')
+        if not self.stages and self.method in NEEDED and getattr(self, self.method) is None:
+            raise ValueError(f'method = "{self.method}" needs a [{self.method}] table')
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError("two stages have one name")
+        self.expanded()
 
     @property
     def adapter(self) -> Lora | None:
         """The adapter's settings, or None where every weight is trained."""
-        return (self.lora or Lora()) if self.method == "lora" else None
+        return None if self.weights == "full" else self.lora or Lora()
+
+    @property
+    def sources(self) -> tuple[Data, ...]:
+        """The data, each with its own settings filled in."""
+        full = (Data(each) if isinstance(each, str) else each for each in self.data)
+        return tuple(
+            each if each.license else msgspec.structs.replace(each, license=self.license)
+            for each in full
+        )
+
+    def expanded(self) -> tuple[Recipe, ...]:
+        """The recipe of each stage, named ``recipe.stage``; a recipe without stages is its own."""
+        return tuple(self._staged(stage) for stage in self.stages) or (self,)
+
+    def _staged(self, stage: Stage) -> Recipe:
+        given = {name: value for name in stage.__struct_fields__ if (value := getattr(stage, name))}
+        method = stage.method or self.method
+        weights = stage.weights or self.weights
+        unused = {name: None for name in TABLES if name != method and name not in given}
+        if weights == "full" and "lora" not in given:
+            unused["lora"] = None
+        changes = {**unused, **given, "name": f"{self.name}.{stage.name}", "stages": ()}
+        return msgspec.structs.replace(self, **changes)
 
     def canonical(self) -> dict[str, Any]:
         """Every setting that counts, defaults filled in: a plain value for a manifest."""
-        adapter = msgspec.structs.replace(self, lora=self.adapter)
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(adapter))
+        counted = msgspec.structs.replace(
+            self, lora=self.adapter, data=self.sources, budget=None, compute=None
+        )
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(counted))
+        del plain["budget"], plain["compute"]
         return plain
 
     @property

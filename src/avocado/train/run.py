@@ -11,19 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from avocado.data import corpus as corpora
 from avocado.data.chat import ChatTemplate
 from avocado.errors import Refused
 from avocado.lineage import Json
-from avocado.train import sequences
+from avocado.train.assembly import Assembly, Work, assemble
 from avocado.train.checkpoint import Checkpoint, training_flops
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from avocado.train.sft import RowsTrainer
 
 Start = Literal["new", "resume", "restart"]
 """``new`` refuses to overwrite an interrupted run; ``restart`` throws it away."""
@@ -99,28 +95,19 @@ def run(
         run_folder.begin(described, restart=start == "restart")
     first = point.step if point else 0
 
-    rows = sequences.render(corpora.read(corpus), template, recipe.training.max_length)
-    order = sequences.order(rows, recipe.training)
-    from avocado.train import sft, weights
+    from avocado.train import weights
 
-    sft.preflight(rows, template, recipe.training.max_length)
+    reporter = _Reporter(run_folder, progress)
+    work = Work(recipe, base, corpus, template, run_folder, save_every, reporter)
     with weights.quietly():
-        trainer = sft.trainer(
-            weights.load_model(base, recipe),
-            template,
-            rows,
-            order,
-            recipe,
-            run_folder=run_folder,
-            save_every=save_every,
-            log=_Reporter(run_folder, order, progress),
-        )
-        trainer.train(resume_from_checkpoint=str(point.path) if point else None)
-        checkpoint = _describe(recipe, trainer, order, run_folder, base, template)
-        _write_result(trainer, recipe, checkpoint.dtype, base, out)
+        assembly = assemble(work)
+        reporter.follow(assembly)
+        assembly.trainer.train(resume_from_checkpoint=str(point.path) if point else None)
+        checkpoint = _describe(work, assembly)
+        _write_result(assembly, recipe, checkpoint.dtype, base, out)
     run_folder.finish()
     seconds = time.monotonic() - began
-    return Finished(checkpoint, _note(trainer, order, first, seconds))
+    return Finished(checkpoint, _note(assembly, first, seconds))
 
 
 def versions() -> dict[str, str]:
@@ -133,29 +120,33 @@ def versions() -> dict[str, str]:
 class _Reporter:
     """Logs each step, and says how fast the run goes and how long it will take."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        order: sequences.Order,
-        progress: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, folder: RunFolder, progress: Callable[[Progress], None]) -> None:
         self._folder = folder
-        self._order = order
         self._progress = progress
-        self._began: tuple[float, int] | None = None
-        """The time when the first step ended, and the tokens by then: it warms up, uncounted."""
+        self._assembly: Assembly | None = None
+        self._began: tuple[float, int, int] | None = None
+        """When the first step ended, its number and the tokens by then: it warms up, uncounted."""
+
+    def follow(self, assembly: Assembly) -> None:
+        """Says whose steps these are; before the first."""
+        self._assembly = assembly
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        tokens = self._order.tokens[step - 1]
+        assembly = self._assembly
+        assert assembly is not None
+        tokens = assembly.tokens(step)
         self._folder.log({"step": step, **numbers, "tokens": tokens})
         now = time.monotonic()
-        began, before = self._began = self._began or (now, tokens)
+        began, first, before = self._began = self._began or (now, step, tokens)
         rate = (tokens - before) / (now - began) if now > began else 0.0
-        left = (self._order.tokens[-1] - tokens) / rate if rate else 0.0
+        if assembly.total is None:
+            left = (now - began) / (step - first) * (assembly.steps - step) if step > first else 0.0
+        else:
+            left = (assembly.total - tokens) / rate if rate else 0.0
         self._progress(
             Progress(
                 step=step,
-                steps=self._order.steps,
+                steps=assembly.steps,
                 loss=numbers["loss"],
                 learning_rate=numbers["learning_rate"],
                 grad_norm=numbers.get("grad_norm", 0.0),
@@ -166,36 +157,32 @@ class _Reporter:
         )
 
 
-def _describe(
-    recipe: Recipe,
-    trainer: RowsTrainer,
-    order: sequences.Order,
-    folder: RunFolder,
-    base: Path,
-    template: ChatTemplate,
-) -> Checkpoint:
+def _describe(work: Work, assembly: Assembly) -> Checkpoint:
     from avocado.train import weights
 
-    counts = weights.count(trainer.model)
-    losses = [line["loss"] for line in folder.metrics()]
+    recipe = work.recipe
+    counts = weights.count(assembly.model)
+    tokens = assembly.tokens(assembly.steps)
+    losses = [line["loss"] for line in work.run_folder.metrics()]
     last = losses[-max(1, len(losses) // 10) :]
     return Checkpoint(
         method=recipe.method,
+        weights=recipe.weights,
         recipe=recipe.canonical(),
         seed=recipe.training.seed,
-        steps=order.steps,
-        tokens=order.tokens[-1],
-        trained_tokens=order.trained,
+        steps=assembly.steps,
+        tokens=tokens,
+        trained_tokens=assembly.trained(),
         parameters=counts.all,
         trainable=counts.trainable,
-        flops=training_flops(counts.multiplying, order.tokens[-1], recipe.method),
+        flops=training_flops(counts.multiplying, tokens, recipe.weights),
         loss=round(sum(last) / len(last), 6),
-        dtype=weights.stored_dtype(base),
-        template_sha256=template.sha256,
+        dtype=weights.stored_dtype(work.base),
+        template_sha256=work.template.sha256,
     )
 
 
-def _write_result(trainer: RowsTrainer, recipe: Recipe, dtype: str, base: Path, out: Path) -> None:
+def _write_result(assembly: Assembly, recipe: Recipe, dtype: str, base: Path, out: Path) -> None:
     """Weights from the run, every other file from the base; whole, then renamed."""
     from avocado.train import weights
 
@@ -204,7 +191,7 @@ def _write_result(trainer: RowsTrainer, recipe: Recipe, dtype: str, base: Path, 
     try:
         with weights.writing("the checkpoint"):
             building.mkdir(parents=True)
-            weights.save(trainer.model, building, dtype, base_name=recipe.base)
+            weights.save(assembly.model, building, dtype, base_name=recipe.base)
             for path in sorted(base.iterdir()):
                 if path.is_file() and path.name.startswith(_KEPT):
                     shutil.copyfile(path, building / path.name)
@@ -213,16 +200,14 @@ def _write_result(trainer: RowsTrainer, recipe: Recipe, dtype: str, base: Path, 
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _note(
-    trainer: RowsTrainer, order: sequences.Order, first: int, seconds: float
-) -> dict[str, Json]:
+def _note(assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
     import torch
 
-    passed = order.tokens[-1] - (order.tokens[first - 1] if first else 0)
+    passed = assembly.tokens(assembly.steps) - (assembly.tokens(first) if first else 0)
     return {
         "seconds": round(seconds, 1),
         "tokens_per_second": round(passed / seconds, 1),
-        "device": str(trainer.args.device),
+        "device": str(assembly.trainer.args.device),
         "threads": torch.get_num_threads(),
         "resumed_from_step": first,
         "versions": versions(),

@@ -8,7 +8,7 @@ positions. Knows nothing of files of examples or of ids of artifacts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any, Final
 
@@ -17,12 +17,14 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from avocado.data import corpus as corpora
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.errors import Refused
 from avocado.train import weights
+from avocado.train.assembly import Assembly, Log, Work
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
-from avocado.train.sequences import Order, Sequences
+from avocado.train.sequences import Order, Sequences, order, render
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
@@ -33,8 +35,34 @@ SHORT: Final = 512
 """Tokens up to which the plain attention beats the fused one on a CPU in bf16: PyTorch 2.13's
 fused backward takes 24 ms there where the plain one takes 4 (16 rows of 100 tokens, 6 heads)."""
 
-Log = Callable[[int, dict[str, float]], None]
-"""Called after each step with its number and ``loss``, ``learning_rate`` and ``grad_norm``."""
+
+def assemble(work: Work) -> Assembly:
+    """Supervised fine-tuning of the work's conversations.
+
+    Raises:
+        Refused: a row cannot be rendered right or is too long, or :func:`preflight` fails.
+    """
+    recipe, template = work.recipe, work.template
+    rows = render(corpora.read(work.corpus), template, recipe.training.max_length)
+    passes = order(rows, recipe.training)
+    preflight(rows, template, recipe.training.max_length)
+    assembled = trainer(
+        weights.load_model(work.base, recipe),
+        template,
+        rows,
+        passes,
+        recipe,
+        run_folder=work.run_folder,
+        save_every=work.save_every,
+        log=work.log,
+    )
+    return Assembly(
+        assembled,
+        passes.steps,
+        lambda step: passes.tokens[step - 1],
+        lambda: passes.trained,
+        passes.tokens[-1],
+    )
 
 
 def preflight(sequences: Sequences, template: ChatTemplate, max_length: int) -> None:
@@ -134,14 +162,14 @@ def trainer(
     model: Any,
     template: ChatTemplate,
     sequences: Sequences,
-    order: Order,
+    passes: Order,
     recipe: Recipe,
     *,
     run_folder: RunFolder,
     save_every: int,
     log: Log,
 ) -> RowsTrainer:
-    """The assembled trainer: ``sequences`` in the given ``order``. ``save_every`` is in steps; 0
+    """The assembled trainer: ``sequences`` in the given ``passes``. ``save_every`` is in steps; 0
     saves nothing to resume from.
     """
     training = recipe.training
@@ -151,13 +179,13 @@ def trainer(
         inner.set_attn_implementation("eager")
     config = SFTConfig(
         output_dir=str(run_folder.path),
-        max_steps=order.steps,
+        max_steps=passes.steps,
         per_device_train_batch_size=1,  # one item is one micro-batch
-        gradient_accumulation_steps=order.per_step,
+        gradient_accumulation_steps=passes.per_step,
         train_sampling_strategy="sequential",
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES[training.schedule],
-        warmup_steps=round(training.warmup * order.steps),
+        warmup_steps=round(training.warmup * passes.steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.clip,
         optim="adamw_torch_fused",
@@ -182,7 +210,7 @@ def trainer(
         run_folder,
         model=model,
         args=config,
-        train_dataset=Dataset.from_dict({"rows": [list(each) for each in order.micro_batches]}),
+        train_dataset=Dataset.from_dict({"rows": [list(each) for each in passes.micro_batches]}),
         data_collator=_Collator(sequences, template.pad_id),
         processing_class=template.tokenizer,
         callbacks=[_Steps(log)],

@@ -1,0 +1,85 @@
+"""Assembly: what each way to learn hands to the run: a trainer that is ready to start.
+
+One small shape for all methods: ``sft``, ``preference``, ``reinforce``, ``distill`` each make one
+from the same work. Knows no method's details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avocado.data.chat import ChatTemplate
+from avocado.train.recipe import Recipe
+from avocado.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+Log = Callable[[int, dict[str, float]], None]
+"""Called after each step with its number, ``loss``, ``learning_rate``, ``grad_norm`` and whatever
+else the method has to say (``reward``, ``margin``)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained on what. ``base`` and ``corpus`` are folders; ``save_every`` is in steps, 0
+    keeps nothing to resume from."""
+
+    recipe: Recipe
+    base: Path
+    corpus: Path
+    template: ChatTemplate
+    run_folder: RunFolder
+    save_every: int
+    log: Log
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A ``trainer`` of ``steps`` optimizer steps.
+
+    ``tokens(step)`` is how many real tokens have passed the trained model when ``step`` has ended;
+    for a method that makes its own text it is known once that step has run, and for the others at
+    once. ``total`` is ``tokens`` of the last step where that is known beforehand. ``trained()`` is
+    how many of all those tokens carried loss.
+    """
+
+    trainer: Trainer
+    steps: int
+    tokens: Callable[[int], int]
+    trained: Callable[[], int]
+    total: int | None = None
+
+    @property
+    def model(self) -> Any:
+        """The model that is trained, adapters attached."""
+        return self.trainer.model
+
+
+def assemble(work: Work) -> Assembly:
+    """The assembly of the recipe's method, every check before the first step passed.
+
+    Raises:
+        Refused: a check fails; the reason says which and what to do.
+    """
+    match work.recipe.method:
+        case "supervised" | "pretraining":
+            from avocado.train import sft
+
+            return sft.assemble(work)
+        case "dpo" | "kto":
+            from avocado.train import preference
+
+            return preference.assemble(work)
+        case "grpo":
+            from avocado.train import reinforce
+
+            return reinforce.assemble(work)
+        case "distillation":
+            from avocado.train import distill, sft
+
+            taught = bool(work.recipe.distillation and work.recipe.distillation.teachers)
+            return sft.assemble(work) if taught else distill.assemble(work)
