@@ -290,3 +290,20 @@ def test_a_schema_reaches_the_server_as_it_was_written() -> None:
             assert json.dumps(sent, separators=(",", ":")) == schema
 
     play(scene())
+
+
+def test_a_server_with_another_tokenizer_is_told_once(
+    template: ChatTemplate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with remote(template=template) as (engine, (fake,)):
+            ours = len(engine.prepare(HELLO).ids)
+            for theirs in (ours, ours + 3, ours + 3):
+                fake.plan = Plan(prompt_tokens=theirs)
+                _, finish = await collect(engine, SOME)
+                assert finish.usage.prompt == ours
+            (said,) = [each.message for each in caplog.records]
+            assert f"{fake.url} counts {ours + 3} prompt tokens" in said
+            assert f"make {ours}" in said
+
+    play(scene())

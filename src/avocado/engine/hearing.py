@@ -118,6 +118,8 @@ class Hearing:
         self.done = False
         self.heard = False
         """Whether anything of an answer came."""
+        self.disagrees: int | None = None
+        """The server's count of a prompt that we counted otherwise."""
         self.text: list[str] = []
         self._prompt, self._completion, self._cached, self._reasoning = counted, 0, 0, 0
         self._passed = 0
@@ -309,6 +311,7 @@ class Hearing:
             )
         if cached > prompt or reasoning > completion:
             raise UsageRejected("the upstream counts more in a part than in the whole")
+        self.disagrees = prompt if self._exact and prompt != self._counted else None
         # The prompt is what we rendered and counted; a server that counts more added to it.
         self._prompt = self._counted if self._exact else prompt
         self._completion, self._cached = completion, min(cached, self._prompt)

@@ -307,6 +307,13 @@ class RemoteEngine:
                 raise EngineError("the upstream ended early", retryable=True)
             await self._settle_count(hearing)
             self._end(stream, Finish(hearing.reason, hearing.usage, hearing.stop))
+            if hearing.disagrees is not None and not replica.disagrees:
+                replica.disagrees = True
+                log.warning(
+                    "%s counts %d prompt tokens where the release's tokenizer and template make "
+                    "%d: it serves other ones, and customers pay by ours",
+                    *(replica.url, hearing.disagrees, hearing.usage.prompt),
+                )
             with contextlib.suppress(TimeoutError, aiohttp.ClientError):
                 async with asyncio.timeout(0.1):  # its last bytes free the connection for others
                     await response.content.read()

@@ -37,6 +37,8 @@ class Replica:
     running: int = 0
     up: bool = True
     """What it said when asked for its health."""
+    disagrees: bool = False
+    """Whether it once counted a prompt otherwise than we do, and that was told."""
 
     def ready(self, now: float) -> bool:
         return self.up and self.breaker.allows(now)
