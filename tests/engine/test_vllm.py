@@ -36,6 +36,7 @@ from avocado.engine.engine import (
 )
 from avocado.engine.supervisor import Care
 from avocado.engine.vllm import Launch, VllmEngine
+from tests.cli.serving import PRICE, charges, make_shop, serving, set_engine
 
 PYTHON = os.environ.get("AVOCADO_VLLM_PYTHON")
 pytestmark = [
@@ -248,3 +249,54 @@ async def killed(engine: VllmEngine) -> None:
             await asyncio.sleep(1)
     assert text
     assert engine.server.pid != pid
+
+
+def test_vllm_through_avocado_serve_charges_what_it_says(tmp_path: Path) -> None:
+    """As a user has it: ``[engine]`` in avocado.toml, ``avocado serve``, OpenAI's client."""
+    release, key = make_shop(tmp_path / "shop")
+    set_engine(
+        tmp_path / "shop",
+        f'kind = "vllm"\n[engine.settings]\npython = {json.dumps(PYTHON)}\n'
+        'max_running = 4\nmax_queue = 4\nextra = ["--dtype", "float32"]',
+    )
+    begun = time.monotonic()
+    with serving(tmp_path / "shop", VLLM_CPU_KVCACHE_SPACE="1", OMP_NUM_THREADS="1") as front:
+        print(f"avocado serve with vLLM answered after {time.monotonic() - begun:.0f} s")
+        client = front.client(key)
+        told = []
+        begun = time.monotonic()
+        for text in QUESTIONS:
+            whole = client.chat.completions.create(
+                model="avocado-1",
+                messages=[{"role": "user", "content": text}],
+                max_tokens=20,
+                temperature=0,
+            )
+            chunks = list(
+                client.chat.completions.create(
+                    model="avocado-1",
+                    messages=[{"role": "user", "content": text}],
+                    max_tokens=20,
+                    temperature=0,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+            )
+            said = "".join(each.choices[0].delta.content or "" for each in chunks[:-1])
+            assert whole.choices[0].message.content == said
+            assert whole.system_fingerprint == release[:20]
+            for usage in (whole.usage, chunks[-1].usage):
+                assert usage
+                told.append((usage.prompt_tokens, usage.completion_tokens))
+        print(f"{len(told)} requests in {time.monotonic() - begun:.1f} s")
+        raw = client.completions.create(model="avocado-1", prompt="The", max_tokens=5)
+        assert raw.usage
+        told.append((raw.usage.prompt_tokens, raw.usage.completion_tokens))
+        begun = time.monotonic()
+    print(f"stopped in {time.monotonic() - begun:.1f} s")
+    found = charges(tmp_path / "shop")
+    assert [(each.usage.prompt, each.usage.completion) for each in found] == told
+    assert [each.charge for each in found] == [
+        (prompt * PRICE.prompt + completion * PRICE.completion) // 1_000_000
+        for prompt, completion in told
+    ]
