@@ -34,6 +34,7 @@ from avocado.gateway.protocol import BoundedProtocol
 from avocado.gateway.server import key_lookup
 from avocado.gateway.shelf import open_database
 from avocado.gateway.tracing import Tracer
+from avocado.ledger.clock import Clock, SystemClock
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.ledger import Ledger, open_ledger
 from avocado.ledger.operation import (
@@ -284,11 +285,13 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         hold_seconds: float = 15.0,  # patience with a busy machine, except where it is tested
         proxies: Sequence[str] = (),
         tracer: Tracer | None = None,
+        clock: Clock | None = None,
     ) -> Stand:
         folder = tmp_path / f"stand{len(closers)}"
         folder.mkdir()
         path = folder / "ledger.sqlite"
-        ledger = open_ledger(path)
+        clock = clock or SystemClock()
+        ledger = open_ledger(path, clock)
         ledger.do_now(PublishPrice(terms=price.terms()))
         key = _credit(ledger, "acme", credit)
         reader = open_reader(path)
@@ -313,7 +316,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             limits=limits,
             log_sink=lambda data: lines.extend(json.loads(line) for line in data.splitlines()),
             healthy=lambda: ledger.down is None,
-            answers=Answers(open_database(shelf)),
+            answers=Answers(open_database(shelf), now=clock.now),
             proxies=proxies,
             ledger_metrics=lambda: ledger.metrics,
             tracer=tracer,

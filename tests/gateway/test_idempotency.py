@@ -15,10 +15,13 @@ from avocado.gateway import idempotency
 from avocado.gateway.exchange import Kept
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.shelf import Database, ShelfUnavailable, open_database
+from avocado.ledger.clock import ManualClock
 from avocado.ledger.operation import Hold
+from avocado.ledger.rows import PROMISED
 
 MakeStand = Callable[..., Any]
 KEY = {"Idempotency-Key": "order-1"}
+SECOND = 1_000_000_000
 
 
 def test_a_repeat_gets_the_same_bytes_and_costs_nothing(stand: Any) -> None:
@@ -236,8 +239,9 @@ def test_answers_end_after_a_day_and_the_oldest_go_when_there_are_too_many(tmp_p
     async def go() -> None:
         answers = Answers(open_database(path), most=2500, now=lambda: now[0])
         await answers.store("acme/old", body("o"))
-        assert await answers.find("acme/old") is None, "its day is over"
+        assert await answers.find("acme/old") == body("o")
         now[0] = time.time_ns()
+        assert await answers.find("acme/old") is None, "its day is over"
         for name in "abcd":
             await answers.store(f"acme/{name}", body(name))
             now[0] += 1
@@ -250,6 +254,72 @@ def test_answers_end_after_a_day_and_the_oldest_go_when_there_are_too_many(tmp_p
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*) FROM gateway_answer").fetchone() == (2,)
     assert b"oooooooo" not in path.read_bytes(), "what is deleted is gone from the file"
+
+
+def test_what_is_old_is_deleted_in_batches(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(idempotency, "TIDY_ANSWERS", 10)
+    now = [time.time_ns()]
+    deleted: list[int] = []
+    tidy = idempotency._tidy
+
+    def counting(*given: Any) -> int:
+        deleted.append(tidy(*given))
+        return deleted[-1]
+
+    monkeypatch.setattr(idempotency, "_tidy", counting)
+
+    async def go() -> None:
+        answers = Answers(open_database(tmp_path / "kept.sqlite"), now=lambda: now[0])
+        kept = Kept("f", "r", "application/json", b"{}")
+        await asyncio.gather(*(answers.store(f"acme/{n}", kept) for n in range(25)))
+        now[0] += idempotency.LIFETIME // 2
+        await answers.store("acme/young", kept)
+        await answers.tidy()
+        assert deleted == [0], "nobody's day is over"
+        now[0] += idempotency.LIFETIME // 2
+        await answers.tidy()
+        assert deleted == [0, 10, 10, 5]
+        assert await answers.find("acme/young") == kept
+        answers.close()
+
+    asyncio.run(go())
+
+
+def test_a_key_is_free_after_a_day_for_one_request_of_fifty(make_stand: MakeStand) -> None:
+    clock = ManualClock()
+    stand = make_stand(clock=clock)
+    first = stand.ask("a", headers=KEY)
+    clock.pass_time(PROMISED - SECOND)
+    assert stand.ask("a", headers=KEY).body == first.body, "within its day it is a repeat"
+    assert stand.ask("b", headers=KEY).error["code"] == "idempotency_conflict"
+    clock.pass_time(2 * SECOND)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: stand.ask("b", headers=KEY), range(50)))
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body for answer in answers}) == 1
+    assert len([each for each in answers if "idempotent-replayed" not in each.headers]) == 1
+    assert len(stand.charges) == 2
+    assert stand.ask("a", headers=KEY).error["code"] == "idempotency_conflict"
+    stand.in_loop(lambda: stand.app.answers.tidy())
+    assert stand.ask("b", headers=KEY).headers["idempotent-replayed"] == "true"
+
+
+def test_a_key_whose_answer_is_lost_is_free_after_a_day_too(
+    make_stand: MakeStand, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(idempotency, "JUST_ENDED_SECONDS", 0.1)
+    clock = ManualClock()
+    stand = make_stand(clock=clock)
+    stand.ask(headers=KEY)
+
+    async def forget() -> None:
+        stand.app.answers._worker._database.run("DELETE FROM gateway_answer")
+
+    stand.in_loop(forget)
+    assert stand.ask(headers=KEY).status == 409
+    clock.pass_time(PROMISED)
+    assert stand.ask(headers=KEY).status == 200
+    assert len(stand.charges) == 2
 
 
 def test_an_answer_too_long_is_not_kept(make_stand: MakeStand, monkeypatch: Any) -> None:

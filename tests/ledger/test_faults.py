@@ -15,6 +15,7 @@ import pytest
 from avocado.ledger import chain, errors, sqlite
 from avocado.ledger import operation as o
 from avocado.ledger.ledger import open_ledger
+from avocado.ledger.rows import PROMISED
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
 
@@ -144,6 +145,50 @@ def test_fault_07_the_same_key_with_another_body_is_a_conflict(desk: Desk) -> No
     other = desk.request("r2", idempotency_key="once", fingerprint="another")
     assert desk.refused(other).code == "idempotency_conflict"
     desk.hold("r3", tenant="other", idempotency_key="once", fingerprint="another")
+
+
+def test_fault_06_a_key_is_free_a_day_after_its_request_ended_and_once_again(desk: Desk) -> None:
+    """Over restarts, under fifty at once, and with another body: it is a new request."""
+    desk.setup(money=10**9)
+    desk.hold("r1", idempotency_key="once", fingerprint="body")
+    desk.clock.pass_time(3 * 10**9)
+    desk.settle("r1")
+    desk.clock.pass_time(PROMISED - 1)
+    desk.crash()
+    for mark, code in (("body", "duplicate"), ("other", "idempotency_conflict")):
+        late = desk.request(idempotency_key="once", fingerprint=mark)
+        assert desk.refused(late).code == code, "its day is not over"
+    desk.clock.pass_time(1)
+    desk.crash()
+
+    async def storm() -> list[object]:
+        holds = [
+            desk.request(f"new-{number}", idempotency_key="once", fingerprint="other")
+            for number in range(50)
+        ]
+        return await asyncio.gather(
+            *(desk.ledger.hold(hold) for hold in holds), return_exceptions=True
+        )
+
+    outcomes = asyncio.run(storm())
+    (held,) = [outcome for outcome in outcomes if isinstance(outcome, o.Held)]
+    assert sum(isinstance(outcome, errors.Duplicate) for outcome in outcomes) == 49
+    desk.crash()
+    old = desk.request(idempotency_key="once", fingerprint="body")
+    assert desk.refused(old).code == "idempotency_conflict", "it stands for the new request now"
+    assert desk.broken() == []
+    assert held.hold.startswith("new-")
+
+
+def test_fault_06_a_request_that_still_runs_keeps_its_key_for_longer_than_a_day(desk: Desk) -> None:
+    desk.setup(money=10**9)
+    desk.hold("r1", idempotency_key="once", fingerprint="body", lifetime=2 * PROMISED)
+    desk.clock.pass_time(PROMISED + 10**9)
+    again = desk.request("r2", idempotency_key="once", fingerprint="body")
+    assert desk.refused(again).fields() == {"hold": "r1", "state": "open"}
+    desk.settle("r1")
+    assert desk.refused(again).fields() == {"hold": "r1", "state": "settled"}
+    assert desk.broken() == []
 
 
 @pytest.mark.parametrize(("callers", "affordable"), [(100, 1), (1000, 10)])

@@ -16,12 +16,14 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from avocado.ledger import operation as o
 from avocado.ledger.errors import LedgerError, LedgerUnavailable
+from avocado.ledger.rows import PROMISED
 from avocado.terms.usage import Usage
 
 if TYPE_CHECKING:
@@ -59,12 +61,14 @@ class Request:
     usage: Usage | None = None
     charge: int = 0
     refunded: int = 0
+    ended: int | None = None
 
 
 @dataclass
 class Model:
     """What the books should say."""
 
+    now: Callable[[], int]
     wallet: dict[str, int] = field(default_factory=dict)
     credit: dict[str, int] = field(default_factory=dict)
     limit: dict[str, int | None] = field(default_factory=dict)
@@ -98,6 +102,8 @@ class Model:
         """The code of the refusal, or None and the hold is in the books."""
         if op.idempotency_key is not None:
             first = self.requests.get(self.keys.get((op.tenant, op.idempotency_key), ""))
+            if first is not None and first.ended is not None and first.ended + PROMISED <= now:
+                first = None
             if first is not None and first.operation.fingerprint != op.fingerprint:
                 return "idempotency_conflict"
             if first is not None and first.state != "voided":
@@ -129,6 +135,7 @@ class Model:
     def end(self, id_: str, usage: Usage | None) -> None:
         """Settles with ``usage``, or voids."""
         request = self.requests[id_]
+        request.ended = self.now()
         request.state = "settled" if usage else "voided"
         request.usage = usage
         request.charge = price(usage.prompt, usage.completion) if usage else 0
@@ -170,7 +177,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.desk = type(self).make_desk()
-        self.model = Model()
+        self.model = Model(self.desk.clock.now)
         self.count = 0
         self.lose: str | None = None
 
@@ -332,6 +339,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 30))
     def time_goes_by(self, seconds: int) -> None:
         self.desk.clock.pass_time(seconds * SECOND)
+
+    @precondition(lambda self: not any(r.state == "open" for r in self.model.requests.values()))
+    @rule()
+    def a_day_goes_by(self) -> None:
+        self.desk.clock.pass_time(PROMISED)
 
     @rule(hours=st.sampled_from([-1, 1]))
     def the_clock_is_set(self, hours: int) -> None:

@@ -1,9 +1,10 @@
 """Answers that may be asked for again: Stripe's meaning of the Idempotency-Key header.
 
 The first request with a key runs; the same again, by the same customer, gets the same bytes for 24
-hours, and waits for them while the first still runs. Another body is a conflict. The ledger's own
-promise stands behind this: whatever is lost here, a key is never charged twice. An answer is kept
-only where its request sent a key, and is deleted when its day is over or the shelf is full.
+hours, and waits for them while the first still runs. Another body is a conflict. After its day a
+key is free: the next request with it is a new one, whatever its body. The ledger's own promise, of
+the same day, stands behind this: whatever is lost here, a key is never charged twice. An answer is
+kept only where its request sent a key, and is deleted when its day is over or the shelf is full.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Final
 from avocado.gateway.errors import idempotency_conflict, unavailable
 from avocado.gateway.exchange import ClientGone, Exchange, Kept
 from avocado.gateway.shelf import Database, ShelfUnavailable, Worker
+from avocado.ledger.rows import PROMISED
 
 log = logging.getLogger("avocado.gateway")
 
-LIFETIME: Final = 24 * 3600 * 1_000_000_000
+LIFETIME: Final = PROMISED
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of one answer; a longer one is not kept, and its repeat is a 409."""
 MAX_TOTAL: Final = 1024 * 1024 * 1024
@@ -31,11 +33,14 @@ ELSEWHERE_SECONDS: Final = 25.0
 JUST_ENDED_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.1
 TIDY_SECONDS: Final = 60.0
+TIDY_ANSWERS: Final = 200
+"""Answers that one transaction deletes: what comes in between is not kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Find:
     name: str
+    now: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +56,23 @@ class _Tidy:
     most: int
 
 
-def _act(database: Database, items: Sequence[_Find | _Keep | _Tidy]) -> list[Kept | None]:
+_Item = _Find | _Keep | _Tidy
+_Outcome = Kept | int | None
+"""Of a find what was found, of a tidying how many answers it deleted."""
+
+
+def _act(database: Database, items: Sequence[_Item]) -> list[_Outcome]:
     return [_do(database, item) for item in items]
 
 
-def _do(database: Database, item: _Find | _Keep | _Tidy) -> Kept | None:
+def _do(database: Database, item: _Item) -> _Outcome:
     if isinstance(item, _Find):
         rows = database.run(
             "SELECT fingerprint, request, kind, body, until FROM gateway_answer WHERE name = ?",
             (item.name,),
         )
         for fingerprint, request, kind, body, until in rows:
-            if until > time.time_ns():
+            if until > item.now:
                 return Kept(fingerprint, request, kind, bytes(body))
         return None
     if isinstance(item, _Keep):
@@ -84,20 +94,23 @@ def _do(database: Database, item: _Find | _Keep | _Tidy) -> Kept | None:
             ),
         )
         return None
-    _tidy(database, item)
-    return None
+    return _tidy(database, item)
 
 
-def _tidy(database: Database, item: _Tidy) -> None:
-    database.run("DELETE FROM gateway_answer WHERE until <= ?", (item.now,))
+def _tidy(database: Database, item: _Tidy) -> int:
+    """Deletes at most ``TIDY_ANSWERS``, the oldest first."""
     total = int(database.run("SELECT coalesce(sum(size), 0) FROM gateway_answer")[0][0])
-    while total > item.most:
-        oldest = database.run("SELECT name, size FROM gateway_answer ORDER BY until LIMIT 100")
-        for name, size in oldest:
-            database.run("DELETE FROM gateway_answer WHERE name = ?", (name,))
-            total -= int(size)
-            if total <= item.most:
-                break
+    oldest = database.run(
+        "SELECT name, size, until FROM gateway_answer ORDER BY until LIMIT ?", (TIDY_ANSWERS,)
+    )
+    deleted = 0
+    for name, size, until in oldest:
+        if until > item.now and total <= item.most:
+            break
+        database.run("DELETE FROM gateway_answer WHERE name = ?", (name,))
+        total -= int(size)
+        deleted += 1
+    return deleted
 
 
 class Tape:
@@ -169,9 +182,7 @@ class Answers:
         most: int = MAX_TOTAL,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._worker: Worker[_Find | _Keep | _Tidy, Kept | None] = Worker(
-            database, _act, "gateway-answers"
-        )
+        self._worker: Worker[_Item, _Outcome] = Worker(database, _act, "gateway-answers")
         self._most = most
         self._now = now
         self._running: dict[str, _First] = {}
@@ -218,14 +229,16 @@ class Answers:
             first.answer.set_result(kept)
 
     async def find(self, name: str) -> Kept | None:
-        return await self._worker.ask(_Find(name))
+        found = await self._worker.ask(_Find(name, self._now()))
+        return found if isinstance(found, Kept) else None
 
     async def store(self, name: str, kept: Kept) -> None:
         await self._worker.ask(_Keep(name, kept, self._now() + LIFETIME))
 
     async def tidy(self) -> None:
         """Deletes what is past its day, and the oldest while there is too much."""
-        await self._worker.ask(_Tidy(self._now(), self._most))
+        while await self._worker.ask(_Tidy(self._now(), self._most)) == TIDY_ANSWERS:
+            pass  # each batch queues behind what came in meanwhile
 
     async def run(self) -> None:
         """Tidies as long as the server lives."""

@@ -16,6 +16,7 @@ from avocado.ledger import operation as o
 from avocado.ledger.periods import TOTAL, month_of, volume_name
 from avocado.ledger.rows import (
     OPEN,
+    PROMISED,
     SETTLED,
     Account,
     Customer,
@@ -103,7 +104,7 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
         return _placed_before(state, op, now)
     customer = customer_of(state, op.tenant)
     key = _usable_key(state, op)
-    _check_promise(state, op)
+    _check_promise(state, op, now)
     volume, amount = _ceiling(state, op, customer, now.at)
     expire_grants(state, op.tenant, now.at)
     _check_limits(state, op, customer, key, amount, now.at)
@@ -187,15 +188,17 @@ def _usable_key(state: State, op: o.Hold) -> Key | None:
     return key
 
 
-def _check_promise(state: State, op: o.Hold) -> None:
+def _check_promise(state: State, op: o.Hold, now: Now) -> None:
     if op.idempotency_key is None:
         return
     promise = state.get(Promise, f"{op.tenant}/{op.idempotency_key}")
     if promise is None:
         return
+    first = state.get(HoldRow, promise.hold)
+    if first is not None and first.closed is not None and first.closed + PROMISED <= now.at:
+        return
     if promise.fingerprint != (op.fingerprint or ""):
         raise errors.IdempotencyConflict(op.idempotency_key)
-    first = state.get(HoldRow, promise.hold)
     if first is not None and first.state in (OPEN, SETTLED):
         raise errors.Duplicate(first.id, first.state)
 

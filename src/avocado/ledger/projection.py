@@ -222,7 +222,8 @@ def promise(state: State, tenant: str, key: str, fingerprint: str, hold: str) ->
     if row is None:
         state.add(Promise(name, fingerprint, hold))
     else:
-        state.edit(row).hold = hold
+        state.edit(row)
+        row.fingerprint, row.hold = fingerprint, hold
 
 
 def close(state: State, hold_id: str, end: str, seq: int, at: int) -> HoldRow:

@@ -16,7 +16,7 @@ from avocado.ledger import entry as e
 from avocado.ledger.errors import LedgerCorrupt, LedgerError
 from avocado.ledger.periods import volume_name
 from avocado.ledger.reader import Reader
-from avocado.ledger.rows import COLUMNS, SETTLED, TABLES, VOIDED, HoldRow, Row
+from avocado.ledger.rows import COLUMNS, PROMISED, SETTLED, TABLES, VOIDED, HoldRow, Row
 from avocado.ledger.state import State
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage
@@ -24,7 +24,7 @@ from avocado.terms.usage import Usage
 NAMES: Final = {
     1: "every transaction sums to zero, in integers",
     2: "entries are append-only; a correction is a reversal",
-    3: "an idempotency key stands for one request",
+    3: "an idempotency key stands for one request a day",
     4: "what was acknowledged is stored",
     5: "each hold ends once, and costs at most what was held",
     6: "no balance is below its limit, at any entry",
@@ -58,6 +58,23 @@ class _Hold:
     at: int
 
 
+@dataclass(slots=True)
+class _Promise:
+    """The request that an idempotency key stands for; ``ended`` (ns) when it was closed."""
+
+    request: str
+    fingerprint: str
+    ended: int | None = None
+    voided: bool = False
+
+    def frees(self, fingerprint: str, at: int) -> bool:
+        """Whether another request may take the key at ``at``."""
+        if self.ended is None:
+            return False
+        again = self.voided and self.fingerprint == fingerprint
+        return again or self.ended + PROMISED <= at
+
+
 @dataclass
 class _Audit:
     """Walks the journal with nothing but plain dicts, and notes the first break of each rule."""
@@ -69,7 +86,7 @@ class _Audit:
     currency: dict[str, str] = field(default_factory=dict)
     open: dict[str, _Hold] = field(default_factory=dict)
     sheets: dict[str, PriceSheet] = field(default_factory=dict)
-    promises: dict[tuple[str, str], tuple[str, str, bool]] = field(default_factory=dict)
+    promises: dict[tuple[str, str], _Promise] = field(default_factory=dict)
     reversed: dict[str, int] = field(default_factory=dict)
     volumes: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -94,7 +111,7 @@ class _Audit:
         elif isinstance(entry, e.HoldPlaced):
             self._placed(seq, at, entry)
         elif isinstance(entry, e.HoldSettled | e.HoldVoided):
-            self._ended(seq, entry)
+            self._ended(seq, at, entry)
         elif isinstance(entry, e.Refunded):
             self._refunded(seq, entry)
         elif isinstance(entry, e.Granted):
@@ -131,9 +148,9 @@ class _Audit:
         if entry.idempotency_key is not None:
             name, mark = (entry.tenant, entry.idempotency_key), entry.fingerprint or ""
             before = self.promises.get(name)
-            if before is not None and (before[1] != mark or not before[2]):
+            if before is not None and not before.frees(mark, at):
                 self.fail(3, seq, f"key {entry.idempotency_key!r} stands for two requests")
-            self.promises[name] = (entry.id, mark, False)
+            self.promises[name] = _Promise(entry.id, mark)
         taken = sum(-delta for _, delta in entry.legs if delta < 0)
         if taken != entry.amount:
             self.fail(5, seq, f"{taken} were taken for a hold of {entry.amount}")
@@ -149,7 +166,7 @@ class _Audit:
     def _volume(placed: e.HoldPlaced, at: int) -> str:
         return volume_name(placed.tenant, placed.price_version, at)
 
-    def _ended(self, seq: int, entry: e.HoldSettled | e.HoldVoided) -> None:
+    def _ended(self, seq: int, at: int, entry: e.HoldSettled | e.HoldVoided) -> None:
         hold = self.open.pop(entry.id, None)
         if hold is None:
             self.fail(5, seq, f"hold {entry.id} was not open")
@@ -160,19 +177,16 @@ class _Audit:
         freed = -sum(delta for name, delta in entry.legs if name == transfer.held(entry.tenant))
         if freed != placed.amount:
             self.fail(5, seq, f"{freed} were released of a hold of {placed.amount}")
+        voided = isinstance(entry, e.HoldVoided)
+        promise = self.promises.get((placed.tenant, placed.idempotency_key or ""))
+        if promise is not None and promise.request == placed.id:
+            promise.ended, promise.voided = at, voided
         if isinstance(entry, e.HoldVoided):
-            self._free_promise(placed)
             return
         self.charged += 1
         if not 0 <= entry.charge <= placed.amount:
             self.fail(5, seq, f"{entry.charge} charged of {placed.amount} held")
         self._charge(seq, hold, entry)
-
-    def _free_promise(self, placed: e.HoldPlaced) -> None:
-        if placed.idempotency_key is not None:
-            name = (placed.tenant, placed.idempotency_key)
-            request, mark, _ = self.promises[name]
-            self.promises[name] = (request, mark, request == placed.id)
 
     def _charge(self, seq: int, hold: _Hold, entry: e.HoldSettled) -> None:
         placed = hold.entry

@@ -21,6 +21,9 @@ OPEN: Final = "open"
 SETTLED: Final = "settled"
 VOIDED: Final = "voided"
 
+PROMISED: Final = 24 * 3600 * 1_000_000_000
+"""Ns after its request has ended for which an idempotency key stands for it; then it is free."""
+
 
 R = TypeVar("R", bound="Row")
 
