@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from avocado.errors import Refused
-from avocado.lineage import KINDS, Json, Manifest, digest_folder
+from avocado.lineage import KINDS, Json, Manifest, digest_folder, walk
 
 CONFIG = "avocado.toml"
 STATE = ".avocado"
@@ -218,6 +218,12 @@ class Store:
         location = folder / "location"
         files = Path(location.read_text()) if location.exists() else folder / "files"
         return Artifact(artifact, manifest, files, note)
+
+    def ancestors(self, artifact: str, kind: str) -> list[Artifact]:
+        """What ``artifact`` came from, of one kind, nearest first, each once."""
+        steps = walk(artifact, lambda each: self.load(each).manifest)
+        found = [step for step in steps if step.manifest.kind == kind and step.id != artifact]
+        return [self.load(step.id) for step in sorted(found, key=lambda step: step.depth)]
 
     def ids(self, kind: str) -> list[str]:
         """Ids of one kind, oldest first."""

@@ -78,7 +78,7 @@ def shop(tmp_path: Path) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(workspace, checkpoint id), trained once for all tests of this room."""
     from avocado.cli.output import Output
-    from avocado.cli.train import train_recipe
+    from avocado.cli.stages import train_recipe
     from avocado.train.recipe import load
     from avocado.workspace import Workspace
 

@@ -104,7 +104,8 @@ def evaluate_checkpoint(
     store = workspace.store
     base = store.load(checkpoint.manifest.parents["base"])
     suite = read_suite(checkpoint, path)
-    refuse_contaminated(store.load(checkpoint.manifest.parents["corpus"]), suite)
+    for corpus in store.ancestors(checkpoint.id, "corpus"):
+        refuse_contaminated(corpus, suite)
     placed = place_suite(workspace, suite)
     results = []
     for title, model in (("base", None), ("refined", checkpoint)):

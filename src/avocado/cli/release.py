@@ -40,18 +40,21 @@ class Request:
     folder: Path | None = None
 
 
-def components(base: Artifact, corpus: Artifact) -> list[Component]:
+def components(base: Artifact, corpora: Sequence[Artifact]) -> list[Component]:
     """Everything that a checkpoint is made of, with its licence. Tokenizer and chat template come
     with the base, under its licence."""
     facts = base.manifest.facts
     name, licence, text = facts["name"], facts["licence"], facts["licence_sha256"]
-    data = sorted(corpus.manifest.facts["licences"])
-    sources = ", ".join(sorted(corpus.manifest.facts["sources"]))
+    data = {
+        (", ".join(sorted(corpus.manifest.facts["sources"])) or "training data", licence): None
+        for corpus in corpora
+        for licence in sorted(corpus.manifest.facts["licences"])
+    }
     return [
         Component("base", name, licence, text),
         Component("tokenizer", name, licence, text),
         Component("chat template", name, licence, text),
-        *(Component("data", sources or "training data", each) for each in data),
+        *(Component("data", sources, each) for sources, each in data),
     ]
 
 
@@ -90,13 +93,13 @@ def make_release(
     from avocado.release.card import Card, notice
 
     store = workspace.store
-    for parent in (checkpoint.id, *checkpoint.manifest.parents.values()):
-        artifact = store.load(parent)
-        if changed := store.changed_files(artifact):
-            raise Refused(*(f"{short(parent)}: {name} was changed" for name in changed))
     base = store.load(checkpoint.manifest.parents["base"])
-    corpus = store.load(checkpoint.manifest.parents["corpus"])
-    verdict = judge(components(base, corpus), ask.purpose)
+    corpora = store.ancestors(checkpoint.id, "corpus")
+    checkpoints = [checkpoint, *store.ancestors(checkpoint.id, "checkpoint")]
+    for artifact in (base, *corpora, *checkpoints):
+        if changed := store.changed_files(artifact):
+            raise Refused(*(f"{short(artifact.id)}: {name} was changed" for name in changed))
+    verdict = judge(components(base, corpora), ask.purpose)
     card = pick_scorecard(workspace, checkpoint, ask.scorecard)
     overall, languages = read_groups(card)
     decision = gate.decide(overall, languages, verdict, ask.rules)
@@ -119,8 +122,12 @@ def make_release(
             overall=overall,
             groups=languages,
             verdict=verdict,
-            chain=[*parents.items(), ("base", base.id), ("corpus", corpus.id)],
-            flops=checkpoint.manifest.facts["flops"],
+            chain=[
+                *parents.items(),
+                ("base", base.id),
+                *(("corpus", each.id) for each in corpora),
+            ],
+            flops=sum(each.manifest.facts["flops"] for each in checkpoints),
         )
         (staging.folder / "README.md").write_text(str(text), encoding="utf-8")
         facts = {

@@ -10,50 +10,13 @@ import click
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
 from avocado.cli.output import Output, with_output
+from avocado.cli.stages import train_recipe
 from avocado.lineage import short
 from avocado.terms.money import Money
-from avocado.workspace import Artifact, Workspace
+from avocado.workspace import Artifact
 
 if TYPE_CHECKING:
-    from avocado.train.recipe import Recipe
-    from avocado.train.run import Progress, Start
-
-
-def train_recipe(
-    out: Output, workspace: Workspace, recipe: Recipe, path: Path, start: Start = "new"
-) -> Artifact:
-    """Freezes the data, trains, and keeps the checkpoint. An interrupted run can be resumed."""
-    from avocado.train.checkpoint import Checkpoint
-    from avocado.train.run import run
-
-    base_found = recipe_base(recipe, path)
-    base = place_base(workspace, base_found)
-    corpus = freeze_corpus(workspace, recipe, path, base_found)
-    run_folder = workspace.state / "runs" / recipe.name
-    with workspace.store.stage() as staging, out.progress("step") as report:
-
-        def tell(progress: Progress) -> None:
-            note = (
-                f"loss {progress.loss:.3f}  {progress.tokens_per_second:,.0f} tokens/s  "
-                f"{progress.seconds_left:.0f} s left"
-            )
-            report(progress.step, progress.steps, note)
-
-        finished = run(
-            recipe,
-            base=base.files,
-            corpus=corpus.files,
-            identity=Checkpoint.parents(base.id, corpus.id),
-            folder=run_folder,
-            out=staging.folder,
-            start=start,
-            progress=tell,
-        )
-        note = dict(finished.note)
-        if recipe.evaluation is not None:
-            note["evaluation"] = str((path.parent / recipe.evaluation).resolve())
-        parents = Checkpoint.parents(base.id, corpus.id)
-        return staging.keep("checkpoint", finished.checkpoint.facts(), parents, note)
+    from avocado.train.run import Start
 
 
 def checkpoint_lines(checkpoint: Artifact) -> list[str]:

@@ -19,7 +19,8 @@ from avocado.cli.data import corpus_lines, freeze_corpus, place_base, recipe_bas
 from avocado.cli.evaluate import evaluate_checkpoint, show_scorecard
 from avocado.cli.output import Output
 from avocado.cli.release import Request, make_release, release_lines
-from avocado.cli.train import checkpoint_lines, train_recipe
+from avocado.cli.stages import train_recipe
+from avocado.cli.train import checkpoint_lines
 from avocado.demo import customer as person
 from avocado.demo.server import running_server
 from avocado.errors import Refused
@@ -104,7 +105,7 @@ class Demo:
         frozen = freeze_corpus(self.workspace, recipe, path, base)
         self.say(*corpus_lines(frozen))
         self.title(f"Train {recipe.base} ({short(placed.id)})")
-        checkpoint = train_recipe(self.out, self.workspace, recipe, path)
+        checkpoint = train_recipe(self.out, self.workspace, recipe, path, corpus=frozen)
         self.say(*checkpoint_lines(checkpoint))
         self.made |= {"base": placed.id, "corpus": frozen.id, "checkpoint": checkpoint.id}
         return checkpoint

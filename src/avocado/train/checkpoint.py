@@ -46,12 +46,6 @@ class Checkpoint:
     def from_facts(cls, facts: Mapping[str, Any]) -> Checkpoint:
         return cls(**{key: value for key, value in facts.items() if key != "recipe_sha256"})
 
-    @staticmethod
-    def parents(base: str, corpus: str) -> dict[str, str]:
-        """The ids that a checkpoint comes from, by role."""
-        return {"base": base, "corpus": corpus}
-
-
 def training_flops(parameters: int, tokens: int, weights: Weights) -> int:
     """Floating-point operations of a run: 6·N·D, or 4·N·D where the weights are frozen.
 

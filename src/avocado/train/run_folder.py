@@ -2,6 +2,7 @@
 
 ``run.json`` says what is trained on what, ``metrics.jsonl`` has a line for each optimizer step, and
 ``checkpoint-N`` is the last complete training checkpoint, present while the run is unfinished.
+``checkpoint`` names the artifact that came of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from avocado.train.recipe import differences
 
 _RUN: Final = "run.json"
 _METRICS: Final = "metrics.jsonl"
+_MADE: Final = "checkpoint"
 _CHECKPOINT: Final = "checkpoint-"
 
 
@@ -115,6 +117,17 @@ class RunFolder:
         _sync(self.path)
         for folder in older:
             shutil.rmtree(folder)
+
+    def record(self, checkpoint: str) -> None:
+        """Notes the id of the checkpoint that the run has made."""
+        _write(self.path / _MADE, checkpoint)
+
+    def checkpoint(self) -> str | None:
+        """The id of the checkpoint that the run has made, or None."""
+        try:
+            return (self.path / _MADE).read_text("utf-8")
+        except FileNotFoundError:
+            return None
 
     def finish(self) -> None:
         """The run has ended well: there is nothing to resume any more; the log stays."""

@@ -1,0 +1,203 @@
+"""A recipe's stages, one after the other: each freezes its data, trains, and keeps a checkpoint.
+
+A stage starts from the weights of the one before it (adapters folded in) and ends with whole
+weights, so that every checkpoint of a chain can be evaluated, released and served by itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avocado.cli.data import freeze_corpus, place_base, recipe_base
+from avocado.cli.output import Output
+from avocado.errors import Refused
+from avocado.lineage import short
+from avocado.workspace import Artifact, Workspace
+
+if TYPE_CHECKING:
+    from avocado.train.base import Base
+    from avocado.train.recipe import Recipe
+    from avocado.train.run import Finished, Progress, Start
+    from avocado.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all stages of a recipe share: the workspace, the recipe's file, and its base."""
+
+    out: Output
+    workspace: Workspace
+    path: Path
+    found: Base
+    base: Artifact
+
+    def run_folder(self, stage: Recipe) -> RunFolder:
+        from avocado.train.run_folder import RunFolder
+
+        return RunFolder(self.workspace.state / "runs" / stage.name)
+
+
+def train_recipe(
+    out: Output,
+    workspace: Workspace,
+    recipe: Recipe,
+    path: Path,
+    start: Start = "new",
+    corpus: Artifact | None = None,
+) -> Artifact:
+    """Carries out every stage and returns the last one's checkpoint. ``corpus`` is the frozen data
+    where it is at hand already.
+
+    Raises:
+        Refused: as ``train.run.run`` says, and where there is nothing to resume.
+    """
+    found = recipe_base(recipe, path)
+    ground = Ground(out, workspace, path, found, place_base(workspace, found))
+    stages = recipe.expanded()
+    checkpoint: Artifact | None = None
+    done = 0
+    for stage in stages:
+        if len(stages) > 1:
+            out.say(f"stage {stage.name}")
+        before = checkpoint
+        checkpoint = _finished(ground, stage, before) if start == "resume" else None
+        if checkpoint is not None and len(stages) > 1:
+            done += 1
+            out.say(f"was finished before: {short(checkpoint.id)}")
+            continue
+        how = start if len(stages) == 1 else _start(ground, stage, start)
+        checkpoint = _train_stage(ground, stage, before, how, corpus)
+    if done == len(stages):
+        raise Refused("every stage of this recipe is finished: there is nothing to resume")
+    assert checkpoint is not None
+    return checkpoint
+
+
+def _start(ground: Ground, stage: Recipe, start: Start) -> Start:
+    """Of several stages, the one that was interrupted is resumed; those after it are new."""
+    if start == "resume" and ground.run_folder(stage).interrupted() is None:
+        return "new"
+    return start
+
+
+def _finished(ground: Ground, stage: Recipe, before: Artifact | None) -> Artifact | None:
+    """The checkpoint of a stage that was carried out already, from the same start."""
+    made = ground.run_folder(stage).checkpoint()
+    if made is None or made not in ground.workspace.store.ids("checkpoint"):
+        return None
+    checkpoint = ground.workspace.store.load(made)
+    same = (
+        checkpoint.manifest.facts["recipe"] == stage.canonical()
+        and checkpoint.manifest.parents["base"] == ground.base.id
+        and checkpoint.manifest.parents.get("previous") == (before and before.id)
+    )
+    return checkpoint if same else None
+
+
+def _train_stage(
+    ground: Ground, stage: Recipe, before: Artifact | None, start: Start, corpus: Artifact | None
+) -> Artifact:
+    corpus = corpus or freeze_corpus(ground.workspace, stage, ground.path, ground.found)
+    parents = {"base": ground.base.id, "corpus": corpus.id}
+    if before is not None:
+        parents["previous"] = before.id
+    run_folder = ground.run_folder(stage)
+    with ground.workspace.store.stage() as staging, _weights(ground, before) as base:
+        finished = _run(ground, stage, base, corpus, parents, start, staging.folder)
+        if before is not None:
+            _fold(staging.folder, base)
+        note = dict(finished.note)
+        if stage.evaluation is not None:
+            note["evaluation"] = str((ground.path.parent / stage.evaluation).resolve())
+        checkpoint = staging.keep("checkpoint", finished.checkpoint.facts(), parents, note)
+    run_folder.record(checkpoint.id)
+    return checkpoint
+
+
+def _run(
+    ground: Ground,
+    stage: Recipe,
+    base: Path,
+    corpus: Artifact,
+    parents: dict[str, str],
+    start: Start,
+    folder: Path,
+) -> Finished:
+    from avocado.train.run import run
+
+    with ground.out.progress("step") as report:
+
+        def tell(progress: Progress) -> None:
+            note = (
+                f"loss {progress.loss:.3f}  {progress.tokens_per_second:,.0f} tokens/s  "
+                f"{progress.seconds_left:.0f} s left"
+            )
+            report(progress.step, progress.steps, note)
+
+        return run(
+            stage,
+            base=base,
+            corpus=corpus.files,
+            identity=parents,
+            folder=ground.run_folder(stage).path,
+            out=folder,
+            start=start,
+            progress=tell,
+        )
+
+
+class _weights:
+    """The folder of weights that a stage starts from: the base, or the checkpoint before, whole.
+
+    Every checkpoint but a first stage's adapters is whole already.
+    """
+
+    def __init__(self, ground: Ground, before: Artifact | None) -> None:
+        self._ground = ground
+        self._before = before
+        self._staged: Path | None = None
+
+    def __enter__(self) -> Path:
+        from avocado.release.merge import is_adapter
+
+        if self._before is None:
+            return self._ground.base.files
+        if not is_adapter(self._before.files):
+            return self._before.files
+        self._staged = self._ground.workspace.store.root / "staging" / self._before.id
+        shutil.rmtree(self._staged, ignore_errors=True)
+        self._staged.mkdir(parents=True)
+        _whole(self._before.files, self._ground.base.files, self._staged)
+        return self._staged
+
+    def __exit__(self, *_: object) -> None:
+        if self._staged is not None:
+            shutil.rmtree(self._staged, ignore_errors=True)
+
+
+def _whole(checkpoint: Path, base: Path, out: Path) -> None:
+    """Writes a loadable model: the adapters of ``checkpoint`` folded into ``base``."""
+    from avocado.release.bundle import LICENCE_FILES, write_weights
+
+    write_weights(checkpoint, base, out)
+    for name in LICENCE_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, out / name)
+
+
+def _fold(folder: Path, base: Path) -> None:
+    """Makes the adapters in ``folder``, trained on ``base``, whole weights in the same folder."""
+    from avocado.release.merge import is_adapter
+
+    if not is_adapter(folder):
+        return
+    adapters = folder.with_name(f"{folder.name}.adapters")
+    folder.rename(adapters)
+    try:
+        folder.mkdir()
+        _whole(adapters, base, folder)
+    finally:
+        shutil.rmtree(adapters)
