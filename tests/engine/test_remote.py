@@ -21,7 +21,7 @@ from avocado.engine.engine import (
     Sampling,
     Unsupported,
 )
-from avocado.engine.reply import Called, Reply, Said, Thought
+from avocado.engine.reply import Called, Reply, Said, Thought, joined
 from avocado.engine.upstream import VLLM
 from avocado.terms.usage import Usage
 from tests.engine.fake_upstream import (
@@ -229,7 +229,7 @@ def test_thoughts_and_calls_that_come_apart_are_put_back_together() -> None:
             prompt = engine.prepare(HELLO)
             text, finish = await collect(engine, SOME)
             reply = Reply(prompt.text, ({"function": {"name": "f"}},))
-            pieces = [*reply.feed(text), *reply.end()]
+            pieces = joined([*reply.feed(text), *reply.end()])
             assert pieces == [
                 Thought("hm"),
                 Said("Look:"),

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avocado.engine.reply import Called, Piece, Reply, Said, Thought, ThoughtCount
+from avocado.engine.reply import (
+    Argued,
+    Called,
+    Piece,
+    Reply,
+    Said,
+    Thought,
+    ThoughtCount,
+    joined,
+)
 
 ANSWER = "<|im_start|>assistant\n"
 OPENED = ANSWER + "<think>\n"
@@ -37,20 +46,6 @@ TOOLS: tuple[dict[str, Any], ...] = (
         },
     },
 )
-
-
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbours of a kind as one."""
-    out: list[Piece] = []
-    for piece in pieces:
-        match piece, out[-1:]:
-            case Said(), [Said() as last]:
-                out[-1] = Said(last.text + piece.text)
-            case Thought(), [Thought() as last]:
-                out[-1] = Thought(last.text + piece.text)
-            case _:
-                out.append(piece)
-    return out
 
 
 def read(prompt: str, parts: Iterable[str], tools: Any = TOOLS) -> list[Piece]:
@@ -117,9 +112,32 @@ def test_thoughts_stand_apart(prompt: str, text: str, pieces: list[Piece]) -> No
         (
             '<tool_call>{"name": "f", "arguments": {"a": 1}</tool_call>' + hermes("g"),
             [
-                Said('<tool_call>{"name": "f", "arguments": {"a": 1}</tool_call>'),
-                Called(0, "g", "{}"),
+                Called(0, "f", '{"a": 1}'),
+                Called(1, "g", "{}"),
             ],
+        ),
+        # Arguments that are no JSON are the client's to judge, as the model wrote them.
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": [1, }\n</tool_call>' + hermes("g"),
+            [Called(0, "f", '{"a": [1, }\n'), Called(1, "g", "{}")],
+        ),
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": "x}}\n</tool_call>\nDone',
+            [Called(0, "f", '{"a": "x}}\n'), Said("\nDone")],
+        ),
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": ' + hermes("g"),
+            [Called(0, "f", '{"a": '), Called(1, "g", "{}")],
+        ),
+        ('<tool_call>{"name": "f", "arguments": {"a": "\\', [Called(0, "f", '{"a": "\\')]),
+        # More than a call has: it is not hidden.
+        (
+            '<tool_call>{"name": "f", "arguments": {}, "id": 1}</tool_call>',
+            [Called(0, "f", "{}"), Said(', "id": 1}</tool_call>')],
+        ),
+        (
+            '<tool_call>{"id": 1, "name": "f", "arguments": {}}</tool_call>',
+            [Called(0, "f", "{}")],
         ),
         ("<tool_call></tool_call> ok", [Said("<tool_call></tool_call> ok")]),
         (
@@ -172,13 +190,133 @@ def test_xml_calls_take_their_types_from_the_schema(
     "text",
     [
         "<tool_call><function=f>loose</function></tool_call>",
-        "<tool_call><function=f><parameter=a>1</function></tool_call>",
         "<tool_call><function=>x</function></tool_call>",
-        "<tool_call><function=f><parameter=a>1</parameter>",
+        "<tool_call><function=f><parameter=a",
+        "<tool_call><function=f></fun",
     ],
 )
 def test_xml_that_is_no_call_stays_text(text: str) -> None:
     assert read(ANSWER, [text]) == [Said(text)] == read(ANSWER, text)
+
+
+@pytest.mark.parametrize(
+    ("inside", "arguments"),
+    [
+        ("</function>", "{}"),
+        # Ends that are left out, and ends that are none.
+        ("<parameter=city>1</function>", '{"city":"1"}'),
+        ("<parameter=city>\n</function> 1\n</parameter></function>", '{"city":"</function> 1"}'),
+        ("<parameter=days>3</parameter></function>", '{"days":3}'),
+    ],
+)
+def test_xml_calls_without_all_their_ends(inside: str, arguments: str) -> None:
+    text = f"<tool_call><function=weather>{inside}</tool_call>"
+    assert read(ANSWER, [text]) == [Called(0, "weather", arguments)] == read(ANSWER, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ('{"name": "weather", "arguments": {"city": "Kö', '{"city": "Kö'),
+        ('<function=weather><parameter=city>\nK"ö', '{"city":"K\\"ö'),
+        ("<function=weather><parameter=city>\nKö\n</para", '{"city":"Kö\\n</para'),
+        ("<function=weather><parameter=city>\nKö\n</parameter>\n<par", '{"city":"Kö"'),
+        ("<function=weather><parameter=places>[1, 2", '{"places":[1, 2'),
+        ("<function=weather><parameter=days>3</parameter></function></tool", '{"days":3}'),
+    ],
+)
+def test_a_call_that_is_cut_is_a_call_with_the_front_of_its_arguments(
+    text: str, arguments: str
+) -> None:
+    cut = f"<tool_call>{text}"
+    assert read(ANSWER, [cut]) == [Called(0, "weather", arguments)] == read(ANSWER, cut)
+
+
+def test_a_call_goes_out_as_it_is_written() -> None:
+    reply = Reply(ANSWER, TOOLS)
+    text = hermes("f", city="Köln", note='a "quoted" word')
+    pieces = [piece for letter in text for piece in reply.feed(letter)]
+    assert pieces[0] == Called(0, "f", "")
+    assert all(isinstance(piece, Argued) for piece in pieces[1:])
+    assert len(pieces) > 30
+    reply = Reply(ANSWER, TOOLS)
+    shown = [reply.feed(letter) for letter in xml("weather", city="a long text", days="12")]
+    assert [pieces for pieces in shown if pieces][:4] == [
+        [Called(0, "weather", ""), Argued(0, '{"city":"')],
+        [Argued(0, "a")],
+        [Argued(0, " ")],
+        [Argued(0, "l")],
+    ]
+    assert joined([piece for pieces in shown for piece in pieces]) == [
+        Called(0, "weather", '{"city":"a long text","days":12}')
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ('{"name": "f", "arguments": {"a": 1}}', [Called(0, "f", '{"a": 1}')]),
+        ('\n{"name": "f", "arguments": {"a', [Called(0, "f", '{"a')]),
+        ('{"name": "f', [Said('{"name": "f')]),
+        (hermes("f") + "\n" + hermes("g"), [Called(0, "f", "{}"), Called(1, "g", "{}")]),
+        ("<think>\nx\n</think>\n\n" + hermes("f"), [Thought("x"), Called(0, "f", "{}")]),
+        ("none", [Said("none")]),
+    ],
+)
+def test_a_forced_call_may_stand_without_its_marks(text: str, pieces: list[Piece]) -> None:
+    for parts in ([text], list(text)):
+        reply = Reply(ANSWER, TOOLS, bare=True)
+        found = [piece for part in parts for piece in reply.feed(part)]
+        assert joined([*found, *reply.end()]) == pieces
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["</tool_call>"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+calls = st.tuples(
+    st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8),
+    st.dictionaries(st.text(max_size=6), json_values, max_size=4),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(calls, min_size=1, max_size=3), st.booleans(), st.data())
+def test_every_cut_of_every_call_joins_to_what_was_written(
+    made: list[tuple[str, dict[str, Any]]], ascii: bool, data: st.DataObject
+) -> None:
+    told = [(name, json.dumps(arguments, ensure_ascii=ascii)) for name, arguments in made]
+    text = "\n".join(
+        f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+        for name, arguments in told
+    )
+    places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)))
+    parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
+    expected = [Called(index, name, arguments) for index, (name, arguments) in enumerate(told)]
+    assert read(ANSWER, parts) == expected
+
+
+tagged = st.text(max_size=12).filter(lambda text: text == text.strip("\n"))
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.sampled_from(["city", "x", "unit"]), tagged, max_size=3), st.data())
+def test_every_cut_of_an_xml_call_joins_to_its_json(
+    values: dict[str, str], data: st.DataObject
+) -> None:
+    text = xml("weather", **values)
+    places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)))
+    parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
+    (call,) = read(ANSWER, parts)
+    assert isinstance(call, Called)
+    assert json.loads(call.arguments) == values
 
 
 def test_without_tools_a_call_is_text() -> None:
@@ -214,7 +352,10 @@ fragments = st.sampled_from(
         hermes("g"),
         '{"name": "f", "arguments": {"a": "x"}}',
         '{"name": "f", "arguments": {"a": "',
+        '{"name": "f", "arguments": {"a": ',
         "<function=f>",
+        "<parameter=a>",
+        "</parameter>",
         "</function>",
         "<",
         "</to",
@@ -224,10 +365,17 @@ fragments = st.sampled_from(
         "🥑",
     ]
 )
-texts = st.lists(fragments, max_size=12).map("".join)
+opened = st.sampled_from(
+    [
+        '<tool_call>{"name": "f", "arguments": {"a": ',
+        '<tool_call>{"name": "f", "arguments": {"a": "',
+        "<tool_call><function=f><parameter=a>",
+    ]
+)
+texts = st.lists(fragments | opened, max_size=12).map("".join)
 
 
-@settings(max_examples=400)
+@settings(max_examples=600)
 @given(texts, st.sampled_from([ANSWER, OPENED, CLOSED]), st.booleans(), st.data())
 def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
     text: str, prompt: str, tools: bool, data: st.DataObject
@@ -250,17 +398,16 @@ def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
     )
 
 
+FRAMES = (*MARKS, "<function=f>", "</function>", "<parameter=a>", "</parameter>")
+
+
 def bare(text: str) -> str:
-    """Without white space and marks, which may be framing; an XML call without values is one."""
-    text = re.sub(r"\s", "", text)
-    for name in ("f",):
-        text = text.replace(
-            f"<function={name}></function>", f'{{"name":"{name}","arguments":{{}}}}'
-        )
-    while any(mark in text for mark in MARKS):
-        for mark in MARKS:
-            text = text.replace(mark, "")
-    return text
+    """Without marks, white space and what JSON and XML put around a call's name and values."""
+    text = re.sub(r"\\n|\\|\s", "", text)
+    while any(frame in text for frame in FRAMES):
+        for frame in FRAMES:
+            text = text.replace(frame, "")
+    return re.sub(r'"(name|arguments|f|g|a)"|[{}":,]', "", text)
 
 
 @given(texts, st.sampled_from([ANSWER, OPENED, CLOSED]), st.data())

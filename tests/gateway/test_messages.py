@@ -107,9 +107,26 @@ def test_a_stream(make_stand: MakeStand) -> None:
     parts = [event["delta"] for event in told if event["type"] == "content_block_delta"]
     assert "".join(part.get("thinking", "") for part in parts) == "let me see"
     assert "".join(part.get("text", "") for part in parts) == "I look."
-    assert json.loads("".join(part.get("partial_json", "") for part in parts)) == {"at": "it"}
+    written = [part["partial_json"] for part in parts if "partial_json" in part]
+    assert len(written) > 1
+    assert json.loads("".join(written)) == {"at": "it"}
     assert told[-2]["delta"]["stop_reason"] == "tool_use"
     assert told[-2]["usage"]["output_tokens"] == stand.charges[0].usage.completion
+
+
+def test_arguments_that_are_no_json_stand_in_an_object_of_a_whole_message(
+    make_stand: MakeStand,
+) -> None:
+    """As Anthropic's documents on fine-grained tool streaming have it; a stream shows them."""
+    written = '{"at": it}'
+    stand = make_stand(
+        Script(f'<tool_call>\n{{"name": "look", "arguments": {written}}}\n</tool_call>')
+    )
+    (block,) = create(stand, tools=[TOOL]).json["content"]
+    assert block["input"] == {"INVALID_JSON": written}
+    told = events(create(stand, tools=[TOOL], stream=True))
+    parts = [event["delta"] for event in told if event["type"] == "content_block_delta"]
+    assert "".join(part["partial_json"] for part in parts) == written
 
 
 @pytest.mark.parametrize(

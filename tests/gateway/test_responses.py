@@ -72,6 +72,8 @@ def test_a_stream_tells_the_same_in_order(make_stand: MakeStand) -> None:
     kinds = [event["type"].removeprefix("response.") for event in told]
     reasoning = ["reasoning_text.delta"] * kinds.count("reasoning_text.delta")
     text = ["output_text.delta"] * kinds.count("output_text.delta")
+    arguments = ["function_call_arguments.delta"] * kinds.count("function_call_arguments.delta")
+    assert len(arguments) > 1
     assert kinds == [
         "created",
         "in_progress",
@@ -88,7 +90,7 @@ def test_a_stream_tells_the_same_in_order(make_stand: MakeStand) -> None:
         "content_part.done",
         "output_item.done",
         "output_item.added",
-        "function_call_arguments.delta",
+        *arguments,
         "function_call_arguments.done",
         "output_item.done",
         "completed",
@@ -101,7 +103,10 @@ def test_a_stream_tells_the_same_in_order(make_stand: MakeStand) -> None:
     assert "".join(event["delta"] for event in told if event["type"].endswith("text.delta")) == (
         "let me seeI look."
     )
+    written = [event["delta"] for event in told if event["type"].endswith("arguments.delta")]
+    assert "".join(written) == final["output"][-1]["arguments"]
     whole = create(stand, tools=[TOOL]).json
+    assert whole["output"][-1]["arguments"] == final["output"][-1]["arguments"]
     same = ("status", "usage", "text", "tools", "tool_choice", "temperature", "error")
     assert {name: final[name] for name in same} == {name: whole[name] for name in same}
 

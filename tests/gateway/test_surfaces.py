@@ -30,6 +30,10 @@ OTHER = '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>'
 THINKING = "<think>\nlet me see\n</think>\n\n"
 
 
+def hermes(name: str, **arguments: Any) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
 class Seen:
     """Keeps what the engine was asked."""
 
@@ -62,8 +66,12 @@ def joined(answer: Any) -> dict[int, dict[str, Any]]:
             mine["content"] += delta.get("content") or ""
             mine["thought"] += delta.get("reasoning_content") or ""
             for call in delta.get("tool_calls", ()):
-                assert call["index"] not in mine["calls"], "a call comes once"
-                mine["calls"][call["index"]] = call
+                if "id" in call:
+                    assert call["index"] not in mine["calls"], "a call begins once"
+                    mine["calls"][call["index"]] = {**call, "function": {**call["function"]}}
+                else:
+                    whole = mine["calls"][call["index"]]["function"]
+                    whole["arguments"] += call["function"]["arguments"]
             if choice["logprobs"]:
                 mine["logprobs"] += choice["logprobs"]["content"]
             mine["reason"] = choice["finish_reason"] or mine.get("reason")
@@ -81,7 +89,66 @@ def test_tool_calls_come_with_ids_and_the_right_reason(make_stand: MakeStand) ->
     assert len({call["id"] for call in calls}) == 2
     (choice,) = joined(stand.ask(tools=TOOLS, stream=True)).values()
     assert (choice["content"], choice["reason"]) == ("I look.", "tool_calls")
-    assert [choice["calls"][n]["function"]["name"] for n in (0, 1)] == ["weather", "time"]
+    for streamed, call in zip(choice["calls"].values(), calls, strict=True):
+        assert streamed["function"] == call["function"]
+
+
+def test_a_call_is_streamed_as_it_is_written(make_stand: MakeStand) -> None:
+    stand = make_stand(Script(hermes("weather", place="Oslo in the far north of it")))
+    fragments = [
+        call
+        for event in stand.ask(tools=TOOLS, stream=True).events()
+        for choice in event["choices"]
+        for call in choice["delta"].get("tool_calls", ())
+    ]
+    assert fragments[0]["function"] == {"name": "weather", "arguments": ""}
+    assert len(fragments) > 6
+    assert all("id" not in call and "name" not in call["function"] for call in fragments[1:])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_arguments_that_are_no_json_come_as_they_were_written(
+    make_stand: MakeStand, stream: bool
+) -> None:
+    written = '{"place": Oslo, }'
+    stand = make_stand(
+        Script(f'<tool_call>\n{{"name": "weather", "arguments": {written}}}\n</tool_call>')
+    )
+    answer = stand.ask(tools=TOOLS, stream=stream)
+    if stream:
+        calls, reason = (joined(answer)[0][name] for name in ("calls", "reason"))
+    else:
+        message, reason = said(answer)
+        calls = message["tool_calls"]
+    assert (calls[0]["function"]["arguments"], reason) == (written, "tool_calls")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_cut_in_its_arguments_is_the_front_of_one(
+    make_stand: MakeStand, stream: bool
+) -> None:
+    stand = make_stand(Script(hermes("weather", place="Oslo and much more of it")))
+    answer = stand.ask(tools=TOOLS, stream=stream, max_tokens=7)
+    if stream:
+        calls, reason = (joined(answer)[0][name] for name in ("calls", "reason"))
+    else:
+        message, reason = said(answer)
+        calls = message["tool_calls"]
+    arguments = calls[0]["function"]["arguments"]
+    assert (arguments, reason) == ('{"place": "Oslo and ', "length")
+
+
+def test_the_models_broken_arguments_may_go_back_to_it(make_stand: MakeStand) -> None:
+    stand = make_stand()
+    seen = stand.engine.script = Seen("ok")
+    call = {"id": "c", "type": "function", "function": {"name": "time", "arguments": '{"a": '}}
+    history: list[Any] = [
+        {"role": "user", "content": "and?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "these are no JSON"},
+    ]
+    assert stand.ask(messages=history, tools=TOOLS).status == 200
+    assert "INVALID_JSON" in seen.prompts[-1].text
 
 
 def test_a_stream_never_shows_a_part_of_a_call(make_stand: MakeStand) -> None:
@@ -182,7 +249,6 @@ def test_calls_and_results_go_back_in_the_order_of_the_calls(make_stand: MakeSta
             [{"role": "assistant", "content": "", "tool_calls": [("a", "{}"), ("a", "{}")]}],
             "messages[1]",
         ),
-        ([{"role": "assistant", "content": "", "tool_calls": [("a", "[]")]}], "messages[1]"),
         ([{"role": "user", "content": "x", "tool_calls": [("a", "{}")]}], "messages[1].tool_calls"),
         ([{"role": "user", "content": "x", "tool_call_id": "a"}], "messages[1].tool_call_id"),
     ],

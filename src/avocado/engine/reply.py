@@ -1,23 +1,35 @@
 """A model's text becomes what it means: thoughts, what it says, and the tools that it calls. Pure.
 
 Fed piece by piece as tokens come; how the text is cut into pieces changes nothing, and no part of
-a mark is ever shown. What looks like a tool call and cannot be read stays content. Only the marks,
-the line breaks inside and behind ``<think>…</think>`` and the white space around tool calls are
-left out. Knows nothing about tokens; the form of a call is ``tool_call``'s.
+a mark is ever shown. A tool call is certain when its name stands there and its arguments begin;
+what looks like a call and does not begin so stays content. Only the marks, the line breaks inside
+and behind ``<think>…</think>`` and the white space around tool calls are left out. Knows nothing
+about tokens; the form of a call is ``tool_call``'s.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from avocado.engine.tool_call import Tools, is_cut, read_call
+from avocado.engine.tool_call import (
+    CALL,
+    CALLED,
+    Arguments,
+    Tools,
+    Unsure,
+    is_cut,
+    open_call,
+    read_call,
+)
+
+__all__ = ["CALL", "CALLED", "THINK", "THOUGHT", "Argued", "Called", "Piece", "Reply", "Said"]
+__all__ += ["Thinking", "Thought", "ThoughtCount", "joined", "thinking_after"]
 
 THINK: Final = "<think>"
 THOUGHT: Final = "</think>"
-CALL: Final = "<tool_call>"
-CALLED: Final = "</tool_call>"
 
 TRIES: Final = 64
 """Ends that one call may seem to have. Its values may contain the mark; each costs a look."""
@@ -39,14 +51,42 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """One whole tool call; ``arguments`` is the text of a JSON object. ``index`` counts from 0."""
+    """A tool call begins; ``index`` counts from 0. ``arguments`` is the text of a JSON object as
+    far as it came, which ``Argued`` goes on with."""
 
     index: int
     name: str
     arguments: str
 
 
-Piece = Said | Thought | Called
+@dataclass(frozen=True, slots=True)
+class Argued:
+    """More of the arguments of the newest call."""
+
+    index: int
+    text: str
+
+
+Piece = Said | Thought | Called | Argued
+
+_FRAME: Final = re.compile(r"\s*\}?\s*")
+"""What stands between the arguments and the end mark."""
+
+
+def joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours of one kind become one; calls are whole, and stay apart."""
+    found: list[Piece] = []
+    for piece in pieces:
+        match found[-1] if found else None, piece:
+            case Said(before), Said(text):
+                found[-1] = Said(before + text)
+            case Thought(before), Thought(text):
+                found[-1] = Thought(before + text)
+            case Called(index, name, before), Argued(_, text):
+                found[-1] = Called(index, name, before + text)
+            case _:
+                found.append(piece)
+    return found
 
 
 class Thinking(enum.Enum):
@@ -72,7 +112,8 @@ class Reply:
     """Reads one answer to ``prompt``, a rendered prompt. ``tools`` as in OpenAI's request; without
     any, ``<tool_call>`` is text like all else."""
 
-    def __init__(self, prompt: str, tools: Tools = ()) -> None:
+    def __init__(self, prompt: str, tools: Tools = (), *, bare: bool = False) -> None:
+        """``bare``: the answer may be one call without its marks."""
         self._tools = tools
         self._read = {
             Thinking.NO: self._say,
@@ -88,7 +129,9 @@ class Reply:
             self._fresh = True
         self._back = self._read
         """How to go on after a tool call."""
-        self._tried = self._scanned = 0
+        self._bare = bare
+        self._body = self._tried = self._scanned = 0
+        self._arguments: Arguments | None = None
         self._pieces: list[Piece] = []
 
     def feed(self, text: str) -> list[Piece]:
@@ -100,11 +143,17 @@ class Reply:
 
     def end(self) -> list[Piece]:
         """The answer is over, whatever the reason: what was held back."""
-        while self._held:
-            if self._read == self._call:
+        while self._held or self._arguments is not None:
+            if self._read in (self._call, self._whole):
                 self._finish_call(len(self._held), 0)
                 while self._held and self._read():
                     pass
+                continue
+            if self._arguments is not None:
+                if not self._arguments.over:  # else there is a part of the end mark, at most
+                    self._argue_on(self._arguments.end(self._held))
+                self._held = ""
+                self._end_call()
                 continue
             thought = self._read == self._think
             if not (self._calls and self._held.isspace()):
@@ -155,6 +204,8 @@ class Reply:
     def _say(self) -> bool:
         if not self._strip_fresh():
             return False
+        if self._bare:
+            return self._open_bare()
         if not self._tools:
             self._emit_before(len(self._held), thought=False)
             return False
@@ -180,18 +231,73 @@ class Reply:
         self._emit_before(before, self._read == self._think)
         self._back, self._read = self._read, self._call
         self._tried = 0
-        self._scanned = place - before + len(CALL)
+        self._body = self._scanned = place - before + len(CALL)
         return True
 
+    def _open_bare(self) -> bool:
+        rest = self._held.lstrip()
+        if rest:
+            self._bare = False
+            if rest.startswith("{"):
+                self._back, self._read = self._say, self._call
+                self._body = self._scanned = len(self._held) - len(rest)
+        return bool(rest)
+
     def _call(self) -> bool:
-        """``_held`` is white space, the mark, and what there is of the call."""
+        """``_held`` is white space, the mark, and what there is of the call: ``_body`` on."""
+        opened = open_call(self._held[self._body :], self._tools)
+        if opened is Unsure.WAIT:
+            return False
+        if isinstance(opened, Unsure):
+            self._read = self._whole
+            return True
+        self._arguments, self._held = opened
+        self._pieces.append(Called(self._calls, self._arguments.name, ""))
+        self._read = self._argue
+        return True
+
+    def _argue(self) -> bool:
+        assert self._arguments is not None
+        text, self._held = self._arguments.feed(self._held)
+        self._argue_on(text)
+        if self._arguments.over:
+            self._read = self._frame
+        return self._arguments.over
+
+    def _argue_on(self, text: str) -> None:
+        if text:
+            self._pieces.append(Argued(self._calls, text))
+
+    def _frame(self) -> bool:
+        """``_held`` is what stands behind the arguments."""
+        match = _FRAME.match(self._held)
+        assert match is not None
+        rest = self._held[match.end() :]
+        if rest.startswith(CALLED):
+            rest = rest[len(CALLED) :]
+        elif CALLED.startswith(rest):
+            return False
+        elif "}" in match[0]:
+            rest = self._held[self._held.index("}") + 1 :]
+        else:
+            rest = self._held
+        self._held = rest
+        self._end_call()
+        return True
+
+    def _end_call(self) -> None:
+        self._arguments = None
+        self._calls += 1
+        self._read = self._say
+
+    def _whole(self) -> bool:
+        """What does not begin with its name may be a call once all of it is there."""
         place = self._held.find(CALLED, self._scanned)
         if place < 0:
             self._scanned = max(self._scanned, len(self._held) - len(CALLED) + 1)
             return False
         self._tried += 1
-        start = self._held.index(CALL) + len(CALL)
-        if self._tried < TRIES and is_cut(self._held[start:place]):
+        if self._tried < TRIES and is_cut(self._held[self._body : place]):
             self._scanned = place + len(CALLED)
             return True
         self._finish_call(place, len(CALLED))
@@ -199,11 +305,10 @@ class Reply:
 
     def _finish_call(self, place: int, mark: int) -> None:
         """The call is ``_held`` up to ``place``: a tool call, or a text that begins with a mark."""
-        start = self._held.index(CALL) + len(CALL)
-        call = read_call(self._held[start:place], self._tools)
+        call = read_call(self._held[self._body : place])
         if call is None:
             self._read = self._back
-            self._emit_before(start, self._read == self._think)
+            self._emit_before(self._body, self._read == self._think)
             return
         self._pieces.append(Called(self._calls, *call))
         self._calls += 1

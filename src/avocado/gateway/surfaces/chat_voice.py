@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from avocado.data.chat import Prompt
 from avocado.engine.engine import Delta, Finish, TokenLogprob
-from avocado.engine.reply import Called, Piece, Said, Thought
+from avocado.engine.reply import Argued, Called, Piece, Said, Thought
 from avocado.gateway.errors import ApiError
 from avocado.gateway.surface import Answer, Ask, Bill, Serving
 from avocado.gateway.surfaces.reading import AnswerReason, Reading, read_whole
@@ -194,6 +194,9 @@ class ChatVoice:
                         }
                     ]
                 }
+            case Argued():
+                more = {"index": piece.index, "function": {"arguments": piece.text}}
+                return {"tool_calls": [more]}
 
     def _chunk(self, choice: int, delta: dict[str, Any], logprobs: bytes = b"null") -> bytes:
         return b"".join(

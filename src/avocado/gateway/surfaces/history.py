@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from avocado.data.chat import Message
 from avocado.gateway.errors import bad_request
 
+INVALID: Final = "INVALID_JSON"
+"""The one field of an object that stands for arguments which are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class PastCall:
-    """A tool call of an earlier answer; ``arguments`` is the text of a JSON object."""
+    """A tool call of an earlier answer; ``arguments`` is the text of a JSON object, or what the
+    model wrote instead."""
 
     id: str
     name: str
@@ -51,14 +55,14 @@ class History:
         """A turn of the model.
 
         Raises:
-            ApiError: 400, arguments that are no JSON object, or one id twice.
+            ApiError: 400, one id twice.
         """
         self._results()
         turn: dict[str, Any] = {"role": "assistant", "content": text}
         if reasoning:
             turn["reasoning_content"] = reasoning
         if calls:
-            turn["tool_calls"] = [self._call(call, place) for call in calls]
+            turn["tool_calls"] = [self._call(call) for call in calls]
             self._awaited = {call.id: None for call in calls}
             self._calls_at = place
             if len(self._awaited) < len(calls):
@@ -100,14 +104,12 @@ class History:
         self._awaited = {}
 
     @staticmethod
-    def _call(call: PastCall, place: str) -> dict[str, Any]:
+    def _call(call: PastCall) -> dict[str, Any]:
         try:
             arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
         except (ValueError, RecursionError):
-            raise bad_request(
-                f"Invalid value for {place}: the arguments of a tool call are no JSON object",
-                place,
-            ) from None
+            # The model's own fault, which it is told of in the next turn; templates want an object.
+            arguments = {INVALID: call.arguments}
         return {
             "type": "function",
             "id": call.id,

@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from avocado.data.chat import Prompt
 from avocado.engine.engine import Delta, Finish
-from avocado.engine.reply import Called, Piece, Said, Thought
+from avocado.engine.reply import Argued, Called, Piece, Said, Thought
 from avocado.gateway.errors import ApiError
 from avocado.gateway.surface import Answer, Ask, Bill, Serving
+from avocado.gateway.surfaces.history import INVALID
 from avocado.gateway.surfaces.reading import Reading, read_whole
 from avocado.gateway.surfaces.tools import CALL_END
 from avocado.gateway.wire import Number, cost_of, encode, named_event
@@ -133,8 +134,9 @@ class MessageVoice:
             case Said():
                 return TextContent(piece.text)
             case Called():
-                arguments = msgspec.json.decode(piece.arguments, type=dict[str, Any])
-                return ToolUseContent(self._id(piece), piece.name, arguments)
+                return ToolUseContent(self._id(piece), piece.name, _input(piece.arguments))
+            case Argued():
+                raise AssertionError("a whole answer has whole calls")
 
     def _id(self, call: Called) -> str:
         return f"toolu_{self._serving.id.removeprefix('req_')}_{call.index}"
@@ -196,22 +198,25 @@ class MessageVoice:
         return b"".join(self._piece(piece) for piece in pieces)
 
     def _piece(self, piece: Piece) -> bytes:
+        if isinstance(piece, Called):
+            block = {"type": "tool_use", "id": self._id(piece), "name": piece.name, "input": {}}
+            opened = self._open(Called, block)
+            return opened + self._argued(piece.arguments) if piece.arguments else opened
         match piece:
+            case Argued():
+                return self._argued(piece.text)
             case Said():
-                block: dict[str, Any] = {"type": "text", "text": ""}
+                block = {"type": "text", "text": ""}
                 change = {"type": "text_delta", "text": piece.text}
             case Thought():
                 block = {"type": "thinking", "thinking": "", "signature": ""}
                 change = {"type": "thinking_delta", "thinking": piece.text}
-            case Called():
-                block = {"type": "tool_use", "id": self._id(piece), "name": piece.name, "input": {}}
-                change = {"type": "input_json_delta", "partial_json": piece.arguments}
-        opened = (
-            b""
-            if self._block is type(piece) and type(piece) is not Called
-            else self._open(type(piece), block)
-        )
+        opened = b"" if self._block is type(piece) else self._open(type(piece), block)
         return opened + _event("content_block_delta", index=self._index, delta=change)
+
+    def _argued(self, text: str) -> bytes:
+        change = {"type": "input_json_delta", "partial_json": text}
+        return _event("content_block_delta", index=self._index, delta=change)
 
     def _open(self, kind: type[Piece], block: dict[str, Any]) -> bytes:
         closed = self._close()
@@ -228,6 +233,15 @@ class MessageVoice:
             signed = _event("content_block_delta", index=self._index, delta=signature)
         self._block = None
         return signed + _event("content_block_stop", index=self._index)
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """A whole block's input is an object. Arguments that are none, or were cut, stand in it as
+    Anthropic's documents tell clients to send such ones back."""
+    try:
+        return msgspec.json.decode(arguments, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return {INVALID: arguments}
 
 
 def _event(kind: str, **fields: Any) -> bytes:

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from avocado.data.chat import Prompt
 from avocado.engine.engine import Delta, Finish, TokenLogprob
-from avocado.engine.reply import Called, Piece, Said, Thought
+from avocado.engine.reply import Argued, Called, Piece, Said, Thought, joined
 from avocado.gateway.errors import ApiError
 from avocado.gateway.surface import Answer, Ask, Bill, Serving
-from avocado.gateway.surfaces.reading import Reading, joined
+from avocado.gateway.surfaces.reading import Reading
 from avocado.gateway.wire import Logprob, Number, cost_of, encode, logprobs_of, named_event
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -155,6 +155,8 @@ class ResponseVoice:
         self._sequence = 1  # the last of the events that ``first`` writes, perhaps later
         self._done: list[Item] = []
         self._kind: type[Piece] | None = None
+        self._call = Called(0, "", "")
+        """The call that is under way, where ``_kind`` says so."""
         self._text: list[str] = []
         self._logprobs: list[Logprob] = []
         self._waiting: list[TokenLogprob] = []
@@ -191,6 +193,8 @@ class ResponseVoice:
                 return FunctionCallItem(
                     f"fc_{name}_{place}", call, piece.name, piece.arguments, status
                 )
+            case Argued():
+                raise AssertionError("an item holds a whole call")
 
     def _response(
         self,
@@ -248,7 +252,10 @@ class ResponseVoice:
         parts = []
         for piece in pieces:
             if isinstance(piece, Called):
-                parts.append(self._close("completed") + self._call(piece))
+                parts.append(self._close("completed") + self._open_call(piece))
+                continue
+            if isinstance(piece, Argued):
+                parts.append(self._argued(piece.text))
                 continue
             if self._kind is not type(piece):
                 parts.append(self._close("completed") + self._open(piece))
@@ -291,6 +298,8 @@ class ResponseVoice:
     def _close(self, status: Status) -> bytes:
         if self._kind is None:
             return b""
+        if self._kind is Called:
+            return self._close_call(status)
         text = "".join(self._text)
         place, at = len(self._done), self._at()
         item: Item
@@ -308,24 +317,30 @@ class ResponseVoice:
         self._kind = None
         return done + part + self._event("response.output_item.done", output_index=place, item=item)
 
-    def _call(self, call: Called) -> bytes:
-        place = len(self._done)
+    def _open_call(self, call: Called) -> bytes:
+        self._kind, self._call, self._text = Called, call, []
         opened = self._item(Called(call.index, call.name, ""), "in_progress", [])
-        item = self._item(call, "completed", [])
-        at = {"item_id": item.id, "output_index": place}
-        told = (
-            self._event("response.output_item.added", output_index=place, item=opened)
-            + self._event("response.function_call_arguments.delta", **at, delta=call.arguments)
-            + self._event(
-                "response.function_call_arguments.done",
-                **at,
-                name=call.name,
-                arguments=call.arguments,
-            )
-            + self._event("response.output_item.done", output_index=place, item=item)
-        )
+        added = self._event("response.output_item.added", output_index=len(self._done), item=opened)
+        return added + self._argued(call.arguments) if call.arguments else added
+
+    def _argued(self, text: str) -> bytes:
+        self._text.append(text)
+        place = len(self._done)
+        at = {"item_id": f"fc_{self._serving.id}_{place}", "output_index": place}
+        return self._event("response.function_call_arguments.delta", **at, delta=text)
+
+    def _close_call(self, status: Status) -> bytes:
+        place, call, arguments = len(self._done), self._call, "".join(self._text)
+        item = self._item(Called(call.index, call.name, arguments), status, [])
         self._done.append(item)
-        return told
+        self._kind = None
+        return self._event(
+            "response.function_call_arguments.done",
+            item_id=item.id,
+            output_index=place,
+            name=call.name,
+            arguments=arguments,
+        ) + self._event("response.output_item.done", output_index=place, item=item)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         self._sequence += 1
