@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -42,11 +43,12 @@ def test_the_cut_changes_nothing(pieces: list[dict[str, str]], cuts: list[int]) 
     places = [0, *sorted(cuts), len(events)]
     many = [
         delta
-        for start, stop in zip(places, places[1:], strict=False)
+        for start, stop in itertools.pairwise(places)
         for delta in together.take(events[start:stop])
     ]
     assert "".join(d.text for d in one) == "".join(d.text for d in many)
-    assert apart.usage == together.usage and apart.reason == together.reason == "stop"
+    assert apart.usage == together.usage
+    assert apart.reason == together.reason == "stop"
     assert len(many) <= len(places) - 1
     if one:
         assert (one[-1].completion, one[-1].reasoning) == (many[-1].completion, many[-1].reasoning)
@@ -56,7 +58,9 @@ def test_events_of_one_read_are_one_delta() -> None:
     hearing = Hearing("", 7, 64)
     events = [event({"content": word}) for word in ("a", " b", " c")]
     assert list(hearing.take([*events, counts(4), b"[DONE]"])) == [Delta("a b c", 4)]
-    assert hearing.done and hearing.counted and hearing.usage == Usage(7, 4)
+    assert hearing.done
+    assert hearing.counted
+    assert hearing.usage == Usage(7, 4)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +74,11 @@ def test_events_of_one_read_are_one_delta() -> None:
 )
 def test_what_was_heard_before_a_failure_is_passed_on(bad: bytes, error: type[Exception]) -> None:
     hearing = Hearing("", 7, 64)
-    heard = []
+    heard: list[Delta] = []
     with pytest.raises(error):
-        for delta in hearing.take([event({"content": "a"}), event({"content": "b"}), bad]):
-            heard.append(delta)
-    assert heard == [Delta("ab", 2)] and hearing.usage == Usage(7, 2)
+        heard.extend(hearing.take([event({"content": "a"}), event({"content": "b"}), bad]))
+    assert heard == [Delta("ab", 2)]
+    assert hearing.usage == Usage(7, 2)
 
 
 def test_log_probabilities_stay_with_their_event() -> None:

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 
 from avocado.data.chat import Chat, Prompt
 from avocado.engine import upstream
+from avocado.engine.connection import ConnectionBroken, Connections, NoConnection
 from avocado.engine.engine import (
     Delta,
+    Embedder,
     EngineBusy,
     EngineError,
     Finish,
@@ -52,6 +53,7 @@ log = logging.getLogger("avocado.engine")
 
 FRAMING = 512
 """Tokens that a chat template may add to what the messages say, where we don't have it."""
+EVENTS = b"text/event-stream"
 BACKOFF = 0.1
 """Seconds; doubled with each try, and a random part of it is waited."""
 
@@ -84,12 +86,21 @@ class RemoteEngine:
         self._model = model
         self._dialect = dialect
         self._by_ids = template is not None and dialect.token_ids
-        self._key = api_key
         self._capacity = capacity
         self._patience = patience or Patience()
         self._running: dict[Stream, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+        patience = self._patience
+        self._connections = {
+            each.url: Connections(
+                each.url,
+                api_key,
+                connect=patience.connect,
+                idle=patience.idle,
+                total=patience.total,
+            )
+            for each in self.replicas
+        }
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
         self._spelling: Spelling | None = None
@@ -97,6 +108,10 @@ class RemoteEngine:
     @property
     def occupancy(self) -> Occupancy:
         return Occupancy(len(self._running), capacity=self._capacity)
+
+    @property
+    def embedder(self) -> Embedder | None:
+        return None
 
     def prepare(self, chat: Chat) -> Question:
         if self.template is not None:
@@ -178,8 +193,8 @@ class RemoteEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        for each in self._connections.values():
+            each.close()
 
     # -- one generation --------------------------------------------------------------------------
 
@@ -259,7 +274,7 @@ class RemoteEngine:
         except Declined:
             replica.breaker.succeed()  # it is well, and says no
             raise
-        except (aiohttp.ClientError, TimeoutError, EventTooLong) as error:
+        except (ConnectionBroken, TimeoutError, EventTooLong) as error:
             replica.breaker.fail(time.monotonic())
             self._failed(error, hearing)
         except (EngineError, TryAgain):
@@ -272,12 +287,11 @@ class RemoteEngine:
 
     def _failed(self, error: Exception, hearing: Hearing) -> None:
         """Says what a broken connection means."""
-        name = type(error).__name__
-        if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
-            raise TryAgain(EngineError(f"no connection: {name}", retryable=True)) from error
+        if isinstance(error, NoConnection):
+            raise TryAgain(EngineError(f"no connection: {error}", retryable=True)) from error
         if isinstance(error, TimeoutError):
             raise EngineError("the upstream took too long", retryable=True) from error
-        lost = EngineError(f"the connection to the upstream broke: {name}", retryable=True)
+        lost = EngineError(f"the connection to the upstream broke: {error}", retryable=True)
         if not hearing.heard:
             raise TryAgain(lost) from error
         raise lost from error
@@ -285,22 +299,21 @@ class RemoteEngine:
     async def _converse(
         self, replica: Replica, stream: Stream, hearing: Hearing, body: bytes
     ) -> None:
-        url = replica.url + upstream.path(self._by_ids)
-        response = await self._http().post(url, data=body)
+        self._keep_watch()
+        connections = self._connections[replica.url]
+        answer = await connections.post(upstream.path(self._by_ids), body)
         try:
-            if response.status != 200:
-                raise await refusal(response)
-            if not response.content_type.startswith("text/event-stream"):
+            if answer.status != 200:
+                raise await refusal(answer)
+            if not answer.headers.get(b"content-type", b"").lower().startswith(EVENTS):
                 raise EngineError(
-                    f"the upstream did not stream: {await excerpt(response)}", retryable=True
+                    f"the upstream did not stream: {await excerpt(answer)}", retryable=True
                 )
             events = EventReader()
-            async for part in response.content.iter_any():
+            while not hearing.done and (part := await answer.read()):
                 for delta in hearing.take(events.feed(part)):
                     stream.push(delta)
-                if hearing.done:
-                    break
-            else:
+            if not hearing.done:
                 for delta in hearing.take(events.end()):
                     stream.push(delta)
             if hearing.reason is None:
@@ -314,11 +327,13 @@ class RemoteEngine:
                     "%d: it serves other ones, and customers pay by ours",
                     *(replica.url, hearing.disagrees, hearing.usage.prompt),
                 )
-            with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(0.1):  # its last bytes free the connection for others
-                    await response.content.read()
+            if not answer.complete:
+                with contextlib.suppress(TimeoutError, ConnectionBroken):
+                    async with asyncio.timeout(0.1):  # its last bytes free it for others
+                        while await answer.read():
+                            pass
         finally:
-            response.close() if not response.content.is_eof() else response.release()
+            answer.release()
 
     async def _settle_count(self, hearing: Hearing) -> None:
         """Our own count of a text that the server did not count, off the loop."""
@@ -331,24 +346,9 @@ class RemoteEngine:
 
     # -- connections and health ------------------------------------------------------------------
 
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            patience = self._patience
-            headers = {"content-type": "application/json"}
-            if self._key is not None:
-                headers["authorization"] = f"Bearer {self._key}"
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                headers=headers,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=patience.total, sock_connect=patience.connect, sock_read=patience.idle
-                ),
-                auto_decompress=False,
-            )
-            if patience.health:
-                self._watch = asyncio.get_running_loop().create_task(self._look_after())
-        return self._session
+    def _keep_watch(self) -> None:
+        if self._watch is None and self._patience.health:
+            self._watch = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _look_after(self) -> None:
         """Asks each replica for its health, as long as the engine lives."""
@@ -358,11 +358,10 @@ class RemoteEngine:
 
     async def _look_at(self, replica: Replica) -> None:
         where = "/health" if self._dialect.token_ids else "/v1/models"
-        timeout = aiohttp.ClientTimeout(total=self._patience.connect)
         try:
-            async with self._http().get(replica.url + where, timeout=timeout) as response:
-                up = response.status < 500
-        except (aiohttp.ClientError, TimeoutError):
+            connections = self._connections[replica.url]
+            up = await connections.status(where, self._patience.connect) < 500
+        except (ConnectionBroken, TimeoutError):
             up = False
         if up != replica.up:
             log.warning("%s is %s", replica.url, "up" if up else "down")

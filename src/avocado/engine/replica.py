@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from avocado.engine.breaker import Breaker
+from avocado.engine.connection import Connection
 from avocado.engine.engine import EngineBusy, EngineError
 from avocado.engine.hearing import Declined
 
@@ -52,25 +51,25 @@ class TryAgain(Exception):
         self.error, self.elsewhere = error, elsewhere
 
 
-async def refusal(response: aiohttp.ClientResponse) -> Exception:
+async def refusal(answer: Connection) -> Exception:
     """What an answer other than 200 means."""
-    said = f"the upstream answered {response.status}: {await excerpt(response)}"
-    if response.status in (429, 503):
-        return EngineBusy(said, retry_after=_retry_after(response.headers.get("retry-after")))
-    if response.status in (502, 504):
+    said = f"the upstream answered {answer.status}: {await excerpt(answer)}"
+    if answer.status in (429, 503):
+        return EngineBusy(said, retry_after=_retry_after(answer.headers.get(b"retry-after")))
+    if answer.status in (502, 504):
         return TryAgain(EngineError(said, retryable=True))
-    return EngineError(said, retryable=True) if response.status >= 500 else Declined(said)
+    return EngineError(said, retryable=True) if answer.status >= 500 else Declined(said)
 
 
-async def excerpt(response: aiohttp.ClientResponse) -> str:
+async def excerpt(answer: Connection) -> str:
     """The beginning of a body, for the log."""
-    return (await response.content.read(2048)).decode(errors="replace")
+    return (await answer.read())[:2048].decode(errors="replace")
 
 
-def _retry_after(header: str | None) -> float:
+def _retry_after(header: bytes | None) -> float:
     """Seconds; a date or nonsense is a second."""
     try:
-        seconds = float(header or "")
+        seconds = float(header or b"")
     except ValueError:
         seconds = 0.0
     least, most = RETRY_AFTER

@@ -21,8 +21,6 @@ class EventReader:
 
     def __init__(self) -> None:
         self._left = b""
-        self._data: list[bytes] = []
-        self._size = 0
 
     def feed(self, part: bytes) -> list[bytes]:
         """The data of each event that ``part`` completes.
@@ -30,20 +28,25 @@ class EventReader:
         Raises:
             EventTooLong: more than ``LONGEST`` bytes came without an event's end.
         """
-        *lines, self._left = (self._left + part).split(b"\n")
-        events = []
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
-                self._size += len(line)
-            elif not line and self._data:
-                events.append(b"\n".join(self._data))
-                self._data, self._size = [], 0
-        if self._size + len(self._left) > LONGEST:
+        came = self._left + part
+        if b"\r" in came:
+            came = came.replace(b"\r\n", b"\n")
+        *whole, self._left = came.split(b"\n\n")
+        if len(self._left) > LONGEST:
             raise EventTooLong(f"an event of more than {LONGEST} bytes")
+        events = []
+        for event in whole:
+            if event.startswith(b"data: ") and b"\n" not in event:
+                events.append(event[6:])  # as nearly all are
+            elif (data := _data(event)) is not None:
+                events.append(data)
         return events
 
     def end(self) -> list[bytes]:
         """The stream is over. The last event counts even if its empty line is missing."""
         return self.feed(b"\n\n")
+
+
+def _data(event: bytes) -> bytes | None:
+    lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(line.removeprefix(b" ") for line in lines) if lines else None
