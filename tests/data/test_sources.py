@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avocado.data import sources
-from avocado.data.example import Example, InvalidRow, Rejection, parse
+from avocado.data.example import Example, parse
+from avocado.data.rejection import InvalidRow, Rejection
 from avocado.errors import Refused
 
 GOOD = {

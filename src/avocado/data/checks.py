@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from avocado.data.chat import ChatTemplate, RenderError
-from avocado.data.example import Example, Rejection
+from avocado.data.example import Example
+from avocado.data.rejection import Rejection
 from avocado.lineage import digest
 
 Choice = Literal["refuse", "drop"]

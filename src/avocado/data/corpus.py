@@ -10,17 +10,23 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from avocado.data import sources
 from avocado.data.chat import ChatTemplate
 from avocado.data.checks import Checker, Report, Rules, asks, questions_of
-from avocado.data.example import Example, Rejection
+from avocado.data.document import Document
+from avocado.data.example import Example
+from avocado.data.preference import Label, Preference
+from avocado.data.problem import Problem
 from avocado.data.provenance import UNKNOWN
+from avocado.data.record import FILE as FILES
+from avocado.data.record import PLURAL
+from avocado.data.rejection import Rejection
 from avocado.errors import Refused
 from avocado.lineage import canonical, digest_file
 
-FILE: Final = "examples.jsonl"
+HELD_OUT: Final = "held_out.jsonl"
 
 REASONS_SHOWN: Final = 10
 """Rejected rows that a refusal names before it says how many more there are."""
@@ -69,7 +75,7 @@ def freeze(
     """
     files = sources.find(paths)
     checker = Checker(template, rules, evaluation)
-    target = folder / FILE
+    target = folder / FILES[Example]
     try:
         with target.open("wb") as handle:
             for example in checker.accept(_items(files, licence)):
@@ -89,22 +95,39 @@ def freeze(
     return Corpus(facts, report)
 
 
-def read(folder: Path) -> Iterator[Example]:
-    """Streams the examples of a frozen corpus.
+R = TypeVar("R", Example, Document, Preference, Label, Problem)
+
+
+@overload
+def read(folder: Path, *, held_out: bool = False) -> Iterator[Example]: ...
+
+
+@overload
+def read(folder: Path, kind: type[R], *, held_out: bool = False) -> Iterator[R]: ...
+
+
+def read(folder: Path, kind: type[Any] = Example, *, held_out: bool = False) -> Iterator[Any]:
+    """Streams the records of a frozen corpus: those to learn from, or those that are ``held_out``
+    (none where the recipe holds nothing out).
 
     Raises:
-        Refused: ``folder`` is no corpus, or its file is damaged.
+        Refused: ``folder`` is no corpus of that ``kind``, or its file is damaged.
     """
-    path = folder / FILE
-    try:
-        with path.open("rb") as handle:
-            for number, line in enumerate(handle, 1):
-                try:
-                    yield Example.from_json(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise Refused(f"{path}, row {number} is damaged: {error}") from error
-    except FileNotFoundError:
-        raise Refused(f"{folder} is no corpus: it has no {FILE}") from None
+    path = folder / FILES[kind]
+    if not path.is_file():
+        other = next((PLURAL[each] for each, name in FILES.items() if (folder / name).exists()), "")
+        found = f"it holds {other}" if other else f"it has no {FILES[kind]}"
+        raise Refused(f"{folder} is no corpus of {PLURAL[kind]}: {found}")
+    if held_out:
+        path = folder / HELD_OUT
+        if not path.exists():
+            return
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                yield kind.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise Refused(f"{path}, row {number} is damaged: {error}") from error
 
 
 def contamination(folder: Path, evaluation: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from avocado.data.provenance import UNDETERMINED, UNKNOWN, Provenance, read_provenance
+from avocado.data.rejection import InvalidRow
 from avocado.lineage import canonical, digest
 
 ROLES: Final = ("system", "user", "assistant", "tool")
@@ -21,26 +22,6 @@ _ROW_KEYS: Final = frozenset(
 _MESSAGE_KEYS: Final = frozenset(
     ("role", "content", "name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
 )
-
-
-class InvalidRow(ValueError):
-    """A row that is no training example. Its text is the reason, without file or row number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that was not accepted: ``file`` (a name, no folder of this machine), ``row`` (from 1).
-
-    ``reason`` is the group that it is counted in; ``detail`` says what is wrong with this very row.
-    """
-
-    file: str
-    row: int
-    reason: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, row {self.row}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

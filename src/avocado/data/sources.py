@@ -14,8 +14,9 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from avocado.data.example import Example, InvalidRow, Rejection, parse
+from avocado.data.example import Example, parse
 from avocado.data.provenance import UNKNOWN
+from avocado.data.rejection import InvalidRow, Rejection
 from avocado.errors import Refused
 
 MAX_ROW_BYTES: Final = 64 * 1024 * 1024

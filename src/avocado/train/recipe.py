@@ -92,7 +92,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``weight`` is how often its rows come into the corpus: 0.5 is every other one, 2 each twice.
     ``replay`` marks general data that is mixed in against forgetting: it is left out of near
     duplicates' and groups' counts of the task. ``shape`` names the rows' form where it should not
-    be detected, ``split`` that of a data set, ``license`` holds for rows that state none.
+    be detected, ``split`` that of a data set, ``license`` holds for rows that state none. Rows with
+    one value in the column ``group`` are held out together or not at all.
     """
 
     path: Annotated[str, Meta(min_length=1)]
@@ -101,6 +102,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: str | None = None
     split: str = "train"
     license: Annotated[str, Meta(min_length=1)] | None = None
+    group: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,7 +149,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One training run, or several ``stages`` of it. ``base`` is ``"seedling"``, a folder or a
     Hugging Face id; ``data`` and ``evaluation`` are paths relative to the recipe's file.
     ``license`` holds for rows that state none. ``evaluation``, where given, must not be in the
-    data. ``method`` says what is learnt from, ``weights`` which weights learn.
+    data. ``method`` says what is learnt from, ``weights`` which weights learn. ``holdout`` is the
+    share of the data's groups that is not learnt: loss on it is measured instead.
     """
 
     name: Annotated[str, Meta(pattern=NAME)]
@@ -156,6 +159,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: Training
     evaluation: str | None = None
     license: Annotated[str, Meta(min_length=1)] = "unknown"
+    holdout: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
     method: Method = "supervised"
     weights: Weights = "full"
     lora: Lora | None = None
