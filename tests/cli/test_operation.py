@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from avocado.cli.book import operator, shelf
 from avocado.cli.offers import line_up, place_offer, read_offer
 from avocado.gateway.swap import drawn
 from avocado.workspace import Workspace
@@ -248,6 +249,91 @@ def test_keys_limits_and_a_hot_swap_beside_a_running_server(
         assert "already" in avocado(offering, "offer", "use", "free-1", second).err
         assert avocado(offering, "offer", "rollback", "free-1").code == 0
         assert ask(url, free)[1]["system_fingerprint"] == first.offer.release[:20]
+
+
+def test_who_changed_what_is_on_record(offering: Path, avocado: Avocado) -> None:
+    before = len(avocado(offering, "customer", "log", "--json").json)
+    key = new_key(avocado, offering, "--model", "free-1")
+    key_id = key.split("_")[2]
+    avocado(offering, "key", "limit", key_id, "--requests-per-minute", "7")
+    avocado(offering, "key", "limit", key_id, "--requests-per-minute", "off")
+    avocado(offering, "key", "rotate", key_id, "--overlap", "1")
+    avocado(offering, "customer", "add", "other")
+    avocado(offering, "customer", "limit", "other", "--tokens-per-minute", "9")
+    rows = avocado(offering, "customer", "log", "--json").json[before:]
+    assert {row["who"] for row in rows} == {operator()}
+    assert [row["subject"] == f"key:{key_id}" for row in rows] == [True] * 3 + [False, True, False]
+    assert rows[0]["changed"] == {"models": {"old": None, "new": ["free-1"]}}
+    assert rows[2]["changed"] == {"requests_per_minute": {"old": 7, "new": 0}}
+    assert rows[4]["changed"]["until"]["old"] is None
+    mine = avocado(offering, "customer", "log", "acme", "--json").json
+    assert rows[5] not in mine
+    assert mine[-5:] == rows[:5]
+    assert "requests per minute: 7 → off" in avocado(offering, "customer", "log", "acme").out
+    assert avocado(offering, "customer", "log", "nobody").code == 1
+    proved = avocado(offering, "verify", "--json")
+    assert proved.json["policies"] == before + 6
+
+    with shelf(Workspace.open(offering)) as database:
+        database.run("UPDATE gateway_change SET who = 'eve' WHERE seq = ?", (rows[0]["seq"],))
+        try:
+            for command in (("verify",), ("customer", "log")):
+                ran = avocado(offering, *command)
+                assert (ran.code, f"change {rows[0]['seq']}" in ran.err) == (1, True)
+        finally:
+            values = (operator(), rows[0]["seq"])
+            database.run("UPDATE gateway_change SET who = ? WHERE seq = ?", values)
+    assert avocado(offering, "verify").code == 0
+
+
+def test_a_backup_restored_in_a_new_workspace_is_the_same_shop(
+    offering: Path, avocado: Avocado, tmp_path: Path
+) -> None:
+    """As docs/operations.md says it: the same keys, policies, balances, and the record of both."""
+    key = new_key(avocado, offering)
+    limits = ("--requests-per-minute", "2", "--month", "0.50")
+    assert avocado(offering, "key", "limit", key, *limits).code == 0
+    copies, saved = tmp_path / "copies", tmp_path / "apart"
+    copies.mkdir()
+    saved.mkdir()
+    with serving(offering) as url:
+        assert ask(url, key)[0] == 200
+        made = avocado(offering, "ledger", "backup", str(copies / "book.sqlite"), "--json")
+        assert made.json == {
+            "backup": str(copies / "book.sqlite"),
+            "policies": str(copies / "book.gateway.sqlite"),
+            "keep_apart": str(offering / ".avocado" / "pepper"),
+        }
+        again = avocado(offering, "ledger", "backup", str(copies / "book.sqlite"))
+        assert (again.code, "never overwrites" in again.err) == (1, True)
+    assert sorted(path.name for path in copies.iterdir()) == ["book.gateway.sqlite", "book.sqlite"]
+    shutil.copy(offering / ".avocado" / "pepper", saved / "pepper")
+
+    new = tmp_path / "new"
+    state = new / ".avocado"
+    state.mkdir(parents=True)
+    shutil.copy(offering / "avocado.toml", new)
+    for folder in ("artifacts", "refs"):
+        shutil.copytree(offering / ".avocado" / folder, state / folder)
+    shutil.copy(copies / "book.sqlite", state / "ledger.sqlite")
+    shutil.copy(copies / "book.gateway.sqlite", state / "gateway.sqlite")
+    with serving(new) as url:
+        assert ask(url, key)[0] == 401, "without its pepper no key works"
+    (state / "pepper").unlink()
+    shutil.copy(saved / "pepper", state / "pepper")
+    with serving(new) as url:
+        status, _, headers = ask(url, key)
+        assert (status, headers["x-ratelimit-limit-requests"]) == (200, "2")
+        assert [ask(url, key)[0] for _ in range(2)] == [200, 429]
+    for command in (
+        ("customer", "list"),
+        ("customer", "log"),
+        ("key", "list"),
+        ("key", "limit", key, "--requests-per-minute", "2"),
+    ):
+        told = [avocado(shop, *command, "--json").json for shop in (offering, new)]
+        assert told[0] == told[1], command
+    assert avocado(new, "verify", "--deep").code == 0
 
 
 def test_a_swap_that_a_server_cannot_load_leaves_the_name_as_it_was(

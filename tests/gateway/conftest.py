@@ -218,7 +218,7 @@ class Stand:
     def policy(self, subject: str, **terms: Any) -> None:
         """Changes a policy, as a command would: from another connection. Known within a second."""
         database = open_database(self.folder / "gateway.sqlite")
-        change(database, subject, **terms)
+        change(database, subject, "tester", **terms)
         database.close()
 
     @property

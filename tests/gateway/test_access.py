@@ -20,8 +20,8 @@ MakeStand = Callable[..., Any]
 
 def test_a_policy_keeps_what_is_not_changed(tmp_path: Path) -> None:
     database = open_database(tmp_path / "shelf.sqlite")
-    change(database, "key:a", models=("m",), requests_per_minute=3)
-    change(database, "key:a", requests_per_minute=None, scopes=("read",))
+    change(database, "key:a", "ann", models=("m",), requests_per_minute=3)
+    change(database, "key:a", "ann", requests_per_minute=None, scopes=("read",))
     database.close()
     database = open_database(tmp_path / "shelf.sqlite")
     assert read(database, ["key:a", "key:b"]) == {"key:a": Policy(models=("m",), scopes=("read",))}

@@ -141,7 +141,7 @@ def test_fault_06_the_same_key_on_both_is_one_charge_and_one_answer(pair: Pair) 
 def test_a_rate_is_exact_over_both(pair: Pair) -> None:
     key = pair.customer("rate", DOLLAR)
     database = open_database(pair.uri)
-    change(database, "customer:rate", requests_per_minute=10)
+    change(database, "customer:rate", "tester", requests_per_minute=10)
     database.close()
     answers = pair.many(40, key)
     statuses = Counter(status for status, _, _ in answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -38,6 +39,16 @@ def shelf(workspace: Workspace) -> Iterator[Database]:
             database.close()
     except ShelfUnavailable as error:
         raise Refused(str(error)) from error
+
+
+def operator() -> str:
+    """Who runs the command, for the record."""
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
 
 
 def refresh_servers(workspace: Workspace) -> int:

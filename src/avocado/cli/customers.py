@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avocado.cli.arguments import Amount, workspace_here
-from avocado.cli.book import reading, shelf, writing
-from avocado.cli.limits import Limits, find_key, policies_of, rotate_key, set_limits, with_limits
+from avocado.cli.book import operator, reading, shelf, writing
+from avocado.cli.limits import (
+    Limits,
+    change_in_words,
+    changes_of,
+    find_key,
+    policies_of,
+    rotate_key,
+    set_limits,
+    with_limits,
+)
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.terms.money import NANO, Money
@@ -73,7 +82,7 @@ def create_key(
     expires = None if days is None else now + days * 86_400 * NANO
     if policy:
         with shelf(workspace) as database:  # first: a key is never without its bounds
-            change(database, f"key:{key.id}", **policy)
+            change(database, f"key:{key.id}", operator(), **policy)
     with writing(workspace) as do:
         do(
             AddKey(
@@ -168,6 +177,28 @@ def limit_customer(
         reader.customer(customer)
     limits = Limits(month, total, requests_per_minute, tokens_per_minute)
     out.result(*set_limits(workspace_here(), customer, None, limits))
+
+
+@customer.command("log")
+@click.argument("customer", required=False)
+@with_output
+def log(out: Output, customer: str | None) -> None:
+    """Who changed what CUSTOMER, or anybody, and its keys may do, and when: scopes, models, rates,
+    rotations. The record is checked: it is refused where it was altered. Changes of money, and
+    keys made and revoked, stand in the ledger's journal.
+    """
+    rows = changes_of(workspace_here(), customer)
+    if out.json:
+        out.result(rows)
+    elif not rows:
+        out.say("Nothing was changed yet.")
+    else:
+        lines = [
+            [str(row["seq"]), row["at"], row["who"], row["customer"], row["subject"], words]
+            for row in rows
+            for words in (change_in_words(name, **each) for name, each in row["changed"].items())
+        ]
+        out.table(["change", "at", "who", "customer", "subject", "what"], lines)
 
 
 @click.group()

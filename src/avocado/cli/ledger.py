@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from getpass import getuser
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
-from avocado.cli.book import reading, writing
+from avocado.cli.book import operator, reading, shelf, writing
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.terms.money import NANO, Money
@@ -29,21 +28,43 @@ def ledger() -> None:
 @click.argument("file", type=EXISTING)
 @with_output
 def backup(out: Output, file: Path) -> None:
-    """Copy the ledger to FILE as of one moment. The copy is a ledger: prove it with
-    `avocado verify --ledger FILE`; to restore, stop the server and put it in place of
-    .avocado/ledger.sqlite.
+    """Copy the ledger to FILE as of one moment, and what keys and customers may do to a second file
+    beside it (ledger.sqlite and ledger.gateway.sqlite). The first is a ledger: prove it with
+    `avocado verify --ledger FILE`. To restore, see docs/operations.md. The pepper, without which no
+    key works, is in neither: keep a copy of .avocado/pepper apart from them.
     """
+    from avocado.gateway.access import backup as copy_policies
+    from avocado.gateway.shelf import ShelfUnavailable
     from avocado.ledger.errors import LedgerError
     from avocado.ledger.export import backup as copy
 
-    source = workspace_here().ledger
+    workspace = workspace_here()
+    source = workspace.ledger
     if not isinstance(source, Path):
-        raise Refused("the ledger lies in PostgreSQL: back it up with pg_dump, or its own tools")
+        raise Refused(
+            "the ledger lies in PostgreSQL: back it up with pg_dump, or its own tools; "
+            "the gateway_ tables with policies go along"
+        )
+    beside = file.with_name(f"{file.stem}.gateway.sqlite")
+    if beside.exists():
+        raise Refused(f"no backup was made: {beside} exists; a backup never overwrites")
     try:
-        copy(source, file)
+        copy(source, file)  # first: a key's policy is written before the key
     except (OSError, LedgerError) as error:
         raise Refused(f"no backup was made: {error}") from error
-    out.result({"backup": str(file)}, f"Copied the ledger to {file}")
+    try:
+        with shelf(workspace) as database:
+            copy_policies(database, beside)
+    except (OSError, Refused, ShelfUnavailable) as error:
+        for each in (file, beside):
+            each.unlink(missing_ok=True)
+        raise Refused(f"no backup was made: {error}") from error
+    pepper = workspace.state / "pepper"
+    out.result(
+        {"backup": str(file), "policies": str(beside), "keep_apart": str(pepper)},
+        f"Copied the ledger to {file}, and what keys and customers may do to {beside}",
+        f"In neither is {pepper}, without which no key works: keep a copy of it apart from them",
+    )
 
 
 @ledger.command("export")
@@ -114,7 +135,7 @@ def grant(out: Output, customer: str, amount: Money, reason: str, days: int | No
 @click.argument("customer")
 @click.argument("amount", type=Amount(signed=True))
 @click.option("--reason", required=True, help="Stays in the journal.")
-@click.option("--actor", default=getuser, show_default="you", help="Who decided it.")
+@click.option("--actor", default=operator, show_default="you", help="Who decided it.")
 @with_output
 def adjust(out: Output, customer: str, amount: Money, reason: str, actor: str) -> None:
     """Move AMOUNT (either sign) on CUSTOMER's wallet by hand, with who and why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from avocado.cli.arguments import Amount
-from avocado.cli.book import reading, shelf, writing
+from avocado.cli.book import operator, reading, shelf, writing
 from avocado.errors import Refused
 from avocado.terms.money import NANO, Money
 from avocado.workspace import Workspace
@@ -127,7 +128,7 @@ def set_limits(
     rates = {name: given[name] for name in RATES if name in given}
     with shelf(workspace) as database:
         policy = (
-            change(database, subject, **rates)
+            change(database, subject, operator(), **rates)
             if rates
             else read(database, [subject]).get(subject, Policy())
         )
@@ -197,7 +198,7 @@ def rotate_key(workspace: Workspace, text: str, overlap_hours: int) -> tuple[str
     bounds = {name: getattr(policy, name) for name in ("scopes", "models", *RATES)}
     if any(value is not None for value in bounds.values()):
         with shelf(workspace) as database:
-            change(database, f"key:{new.id}", **bounds)
+            change(database, f"key:{new.id}", operator(), **bounds)
     with writing(workspace) as do:
         do(
             AddKey(
@@ -219,5 +220,66 @@ def rotate_key(workspace: Workspace, text: str, overlap_hours: int) -> tuple[str
                 )
             )
     with shelf(workspace) as database:
-        change(database, f"key:{old.key_id}", until=now + overlap_hours * 3600 * NANO)
+        until = now + overlap_hours * 3600 * NANO
+        change(database, f"key:{old.key_id}", operator(), until=until)
     return new.text, old
+
+
+def changes_of(workspace: Workspace, tenant: str | None) -> list[dict[str, Any]]:
+    """Every change of a policy, of one customer and its keys or of all, oldest first; a value that
+    was not set, or is not any more, is None.
+
+    Raises:
+        Refused: the record was altered.
+    """
+    from avocado.gateway.changes import changes
+
+    with reading(workspace) as reader:
+        if tenant is not None:
+            reader.customer(tenant)
+        owners = {f"key:{each.key_id}": each.tenant for each in reader.keys(None)}
+        owners |= {f"customer:{each.tenant}": each.tenant for each in reader.customers()}
+    with shelf(workspace) as database:
+        found = changes(database)
+    rows = []
+    for each in found:
+        owner = owners.get(each.subject, "")
+        if tenant in (None, owner):
+            old, new = json.loads(each.old), json.loads(each.new)
+            changed = sorted(name for name in old | new if old.get(name) != new.get(name))
+            rows.append(
+                {
+                    "seq": each.seq,
+                    "at": moment(each.at),
+                    "who": each.who,
+                    "customer": owner,
+                    "subject": each.subject,
+                    "changed": {
+                        name: {"old": _term(name, old), "new": _term(name, new)} for name in changed
+                    },
+                }
+            )
+    return rows
+
+
+def _term(name: str, terms: dict[str, Any]) -> Any:
+    value = terms.get(name)
+    return moment(value) if name == "until" and value is not None else value
+
+
+def moment(nanos: int) -> str:
+    """A time as people and programs read it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanos // NANO))
+
+
+def change_in_words(name: str, old: Any, new: Any) -> str:
+    """``requests per minute: 3 → off``."""
+    return f"{name.replace('_', ' ')}: {_words(name, old)} → {_words(name, new)}"
+
+
+def _words(name: str, value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, list):
+        return " ".join(value)
+    return "off" if name in RATES and value == 0 else str(value)

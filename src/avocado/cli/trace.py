@@ -13,7 +13,7 @@ import click
 from avocado.billing.invoice import InvoiceLine
 from avocado.cli.accounts import invoice_of
 from avocado.cli.arguments import EXISTING, Month, this_month, workspace_here
-from avocado.cli.book import reading
+from avocado.cli.book import reading, shelf
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.lineage import KINDS, short, walk
@@ -231,18 +231,33 @@ def _changed_files(store: Store) -> tuple[list[str], int]:
     return wrong, files
 
 
+def _altered_policies(workspace: Workspace) -> tuple[list[str], int]:
+    """What is wrong with the record of policies, and how many changes it has."""
+    from avocado.gateway.changes import changes
+
+    if isinstance(workspace.shelf, Path) and not workspace.shelf.exists():
+        return [], 0
+    with shelf(workspace) as database:
+        try:
+            return [], len(changes(database))
+        except Refused as refused:
+            return list(refused.reasons), 0
+
+
 @click.command()
 @click.option("--deep", is_flag=True, help="Replay the whole journal and compare every row.")
 @click.option("--ledger", "book", type=EXISTING, help="Prove this ledger, a backup, instead.")
 @with_output
 def verify(out: Output, deep: bool, book: Path | None) -> None:
-    """Prove the ledger's ten invariants, and that no stored file was changed.
+    """Prove the ledger's ten invariants, that no stored file was changed, and that policies of keys
+    and customers are what the record of their changes says.
 
     Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
     """
     workspace = workspace_here()
     checks = _prove(book or workspace.ledger, deep) if book or workspace.has_ledger else []
     wrong, files = ([], 0) if book else _changed_files(workspace.store)
+    altered, policies = ([], 0) if book else _altered_policies(workspace)
     for check in checks:
         mark = "ok " if check.ok else "BAD"
         where = "" if check.ok else f"; first at entry {check.seq}: {check.detail}"
@@ -250,11 +265,14 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
     if book is None:
         mark = "BAD" if wrong else "ok "
         out.say(f"{mark}    {files} files of artifacts hash to their manifests")
+        mark = "BAD" if altered else "ok "
+        out.say(f"{mark}    {policies} changes of policies are as they were written")
     reasons = [
         f"ledger invariant {check.number} is broken: {check.name} ({check.detail})"
         for check in checks
         if not check.ok
-    ] + wrong
+    ]
+    reasons += wrong + altered
     if reasons:
         raise Refused(*reasons)
     value = {
@@ -264,6 +282,7 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
             for check in checks
         ],
         "files": files,
+        "policies": policies,
     }
     if out.json:
         out.result(value)

@@ -2,19 +2,23 @@
 
 The ledger knows whose a key is and what it may spend. What is not money lies on the shelf: scopes,
 models, an earlier end (for rotation), requests and tokens a minute. Commands write policies, every
-server reads them; a change is seen within the second for which a key's record is believed.
+server reads them; a change is seen within the second for which a key's record is believed,
+and is put on record (``changes``) in its own transaction.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from avocado.gateway import changes
 from avocado.gateway.keys import KeyLookup, KeyRecord
 from avocado.gateway.rates import Rate
-from avocado.gateway.shelf import Database, ShelfUnavailable, Worker
+from avocado.gateway.shelf import Database, ShelfUnavailable, Worker, open_database
 from avocado.ledger.errors import LedgerUnavailable
 
 SCOPES: Final = ("inference", "read", "metrics")
@@ -43,17 +47,57 @@ def read(database: Database, subjects: Sequence[str]) -> dict[str, Policy]:
     return {subject: msgspec.json.decode(terms, type=Policy) for subject, terms in rows}
 
 
-def change(database: Database, subject: str, **terms: object) -> Policy:
-    """Changes the terms that are named, keeps the others, and returns the whole."""
+def change(database: Database, subject: str, who: str, **terms: object) -> Policy:
+    """Changes the terms that are named, keeps the others, and returns the whole. ``who`` did it
+    stands on record, with the time, the old terms and the new ones."""
     with database.transaction():
+        place = changes.take_place(database)
         before = read(database, [subject]).get(subject, Policy())
         after = msgspec.structs.replace(before, **terms)
+        if after == before:
+            changes.give_place_back(database)
+            return after
+        old, new = (msgspec.json.encode(each).decode() for each in (before, after))
         database.run(
             "INSERT INTO gateway_policy (subject, terms) VALUES (?, ?)"
             " ON CONFLICT (subject) DO UPDATE SET terms = excluded.terms",
-            (subject, msgspec.json.encode(after).decode()),
+            (subject, new),
         )
+        changes.record(database, place, (time.time_ns(), who, subject, old, new))
     return after
+
+
+_BACKED_UP: Final = {
+    "gateway_policy": "subject, terms",
+    "gateway_change": "seq, at, who, subject, old, new, seal",
+    "gateway_head": "one, seq, seal",
+}
+
+
+def backup(database: Database, target: Path) -> None:
+    """Copies policies and the record of their changes, as of one moment, to a new shelf at
+    ``target``. Kept answers are not copied: in a backup they would outlive their day.
+
+    Raises:
+        FileExistsError: there is something at ``target``.
+        ShelfUnavailable: it cannot be read or written.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} exists; a backup never overwrites")
+    with database.transaction(write=False):
+        rows = {
+            table: database.run(f"SELECT {columns} FROM {table}")  # noqa: S608
+            for table, columns in _BACKED_UP.items()
+        }
+    copy = open_database(target)
+    try:
+        with copy.transaction():
+            for table, columns in _BACKED_UP.items():
+                marks = ", ".join("?" * (columns.count(",") + 1))
+                for row in rows[table]:
+                    copy.run(f"INSERT INTO {table} ({columns}) VALUES ({marks})", row)  # noqa: S608
+    finally:
+        copy.close()
 
 
 class Access:

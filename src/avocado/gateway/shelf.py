@@ -1,9 +1,9 @@
 """Shelf: what the gateway keeps beside the ledger, and how it is read and written.
 
-Answers that may be asked for again, rules of access, and (for many processes) rates. It lies in a
-SQLite file of its own, or in tables of the ledger's PostgreSQL database. None of it is money, so
-the ledger's journal, which keeps everything for ever, is no place for it. Knows SQL and threads,
-and nothing about what the tables mean.
+Answers that may be asked for again, policies and their changes, and (for many processes) rates. It
+lies in a SQLite file of its own, or in tables of the ledger's PostgreSQL database. None of it is
+money, so the ledger's journal, which keeps everything for ever, is no place for it. Knows SQL and
+threads, and nothing about what the tables mean.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ CAPACITY: Final = 10_000
 BUSY_MS: Final = 5000
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS gateway_policy (subject TEXT PRIMARY KEY, terms TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS gateway_change (seq BIGINT PRIMARY KEY, at BIGINT NOT NULL,"
+    " who TEXT NOT NULL, subject TEXT NOT NULL, old TEXT NOT NULL, new TEXT NOT NULL,"
+    " seal TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS gateway_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL,"
+    " seal TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS gateway_answer (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL,"
     " request TEXT NOT NULL, kind TEXT NOT NULL, body BYTES NOT NULL, size BIGINT NOT NULL,"
     " until BIGINT NOT NULL)",
