@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data", "Check and freeze training data."),
     "plan": ("train", "Tokens, FLOPs, time, memory and money of a recipe; nothing runs."),
     "train": ("train", "Refine a base on a recipe's data: makes a checkpoint."),
+    "runs": ("runs", "List, show and compare training runs."),
     "evaluate": ("evaluate", "Score a checkpoint against its base: makes a scorecard."),
     "release": ("release", "Let a checkpoint out, paid or open, if the gate approves."),
     "offer": ("offers", "What is sold under which name; swap it while it is served."),
@@ -46,6 +47,7 @@ EXTRAS = {
     "aiohttp": "remote",
     "opentelemetry": "telemetry",
     "pyarrow": "models",
+    **dict.fromkeys(("matplotlib", "plotext"), "models"),
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
 

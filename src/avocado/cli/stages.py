@@ -105,7 +105,11 @@ def _train_stage(
     if before is not None:
         parents["previous"] = before.id
     run_folder = ground.run_folder(stage)
-    with ground.workspace.store.stage() as staging, _weights(ground, before) as base:
+    with (
+        run_folder.hold(),
+        ground.workspace.store.stage() as staging,
+        _weights(ground, before) as base,
+    ):
         finished = _run(ground, stage, base, corpus, parents, start, staging.folder)
         if before is not None:
             _fold(staging.folder, base)

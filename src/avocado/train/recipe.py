@@ -7,7 +7,7 @@ how often it saves) does not count. The tables of the methods are in ``methods``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -253,12 +253,12 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(Recipe)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Sequence[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Sequence[str]:
     """The dotted keys whose values differ between two canonical recipes."""
     changed: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
             changed += differences(before, after, f"{prefix}{key}.")
         elif before != after:
             changed.append(f"{prefix}{key}")

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +119,52 @@ class RunFolder:
         _sync(self.path)
         for folder in older:
             shutil.rmtree(folder)
+
+    def described(self) -> dict[str, Any]:
+        """What is trained on what, as :meth:`begin` was told.
+
+        Raises:
+            OSError, ValueError: there is no run here, or its file is damaged.
+        """
+        described: dict[str, Any] = json.loads((self.path / _RUN).read_bytes())
+        return described
+
+    def changed(self) -> float:
+        """When a step was last logged, in seconds since 1970."""
+        return (self.path / _METRICS).stat().st_mtime
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """One process at a time trains here: two would overwrite each other's steps.
+
+        Raises:
+            Refused: another process does.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refused(
+                    f"the run {self.path.name} is being trained by another process"
+                ) from None
+            yield
+
+    def held(self) -> bool:
+        """Whether a process is training here now."""
+        try:
+            with self._lock.open() as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _lock(self) -> Path:
+        """Beside the folder, which a new run clears."""
+        return self.path.with_name(f".{self.path.name}.lock")
 
     def record(self, checkpoint: str) -> None:
         """Notes the id of the checkpoint that the run has made."""
