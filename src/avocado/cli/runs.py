@@ -128,6 +128,6 @@ def compare(out: Output, names: tuple[str, ...], key: str, plot: Path | None) ->
             ("tokens", [f"{run.tokens:,}" for run in found]),
             ("loss", [_loss(run) for run in found]),
         ]
-        rows = [[label, *values] for label, values in [*differing, *results]]
+        rows = [[label, *values] for label, values in differing + results]
         out.table(("", *names), rows)
     _plot(out, found, key, plot)
