@@ -43,24 +43,24 @@ REASONS: Final[dict[str, FinishReason]] = {
 _NULL: Final = msgspec.Raw(b"null")
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     index: int = 0
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
@@ -68,18 +68,18 @@ class _Choice(msgspec.Struct):
     logprobs: msgspec.Raw = _NULL
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: msgspec.Raw = _NULL
     error: Any = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: Any = None
     reasoning_tokens: Any = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: Any = None
     completion_tokens: Any = None
     prompt_tokens_details: _Details | None = None
@@ -185,6 +185,12 @@ class Hearing:
             raise EngineError(f"the upstream sent what is no event: {error}") from error
         if chunk.error is not None:
             raise self._failure(chunk.error)
+        text = self._plain(chunk)
+        if text and self._thought.over:
+            self.text.append(text)
+            self._completion = min(self._completion + 1, self._max_tokens)
+            self.counted = False
+            return
         text = ""
         told: list[TokenLogprob] = []
         for choice in chunk.choices:
@@ -193,6 +199,21 @@ class Hearing:
                 told += self._read_told(self._told, bytes(choice.logprobs))
         self._count(text, chunk.usage)
         self._fresh += told
+
+    def _plain(self, chunk: _Chunk) -> str | None:
+        """The text of an event that is nothing but one token's text, as nearly all are; a short way
+        to what ``_hear`` and ``_count`` would make of it."""
+        if len(chunk.choices) != 1 or chunk.usage is not _NULL or self._told is not None:
+            return None
+        choice = chunk.choices[0]
+        delta = choice.delta
+        if choice.finish_reason is not None:
+            return None
+        if delta is None:
+            return choice.text
+        if self._thinks or delta.reasoning or delta.reasoning_content or delta.tool_calls:
+            return None
+        return delta.content
 
     def _failure(self, error: Any) -> EngineError:
         """An error inside a 200. vLLM refuses a request that way too: full, or at fault."""

@@ -340,6 +340,11 @@ class ThoughtCount:
         """Whether a thought is under way."""
         return self._state is Thinking.YES
 
+    @property
+    def over(self) -> bool:
+        """Whether no thought is under way, nor can be."""
+        return self._state is Thinking.NO
+
     def take(self, text: str, completion: int) -> None:
         """The token that made ``completion`` tokens added ``text``, perhaps none."""
         if self._state is Thinking.NO:

@@ -46,6 +46,9 @@ log = logging.getLogger("avocado.gateway")
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 65
 """How long a connection may rest between requests: past the 60 s of common proxies."""
+YOUNG_OBJECTS = 20_000
+"""How many new objects make the collector look for cycles. Requests leave hardly any, and Python's
+700 make it look several times a request."""
 CONNECTION_SECONDS = 5
 """How long idle connections may take to close after the drain."""
 
@@ -131,6 +134,7 @@ def serve(
             accounts=accounts,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
+        gc.set_threshold(YOUNG_OBJECTS, 20, 20)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Process(settings, app, ledger, stock, listener, on_ready).run())
 
