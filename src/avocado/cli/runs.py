@@ -122,8 +122,8 @@ def compare(out: Output, names: tuple[str, ...], key: str, plot: Path | None) ->
             }
         )
     else:
-        results = [
-            ("state", [run.state for run in found]),
+        results: list[tuple[str, list[str]]] = [
+            ("state", [str(run.state) for run in found]),
             ("steps", [f"{run.steps:,}" for run in found]),
             ("tokens", [f"{run.tokens:,}" for run in found]),
             ("loss", [_loss(run) for run in found]),
