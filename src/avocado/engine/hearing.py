@@ -7,7 +7,7 @@ Qwen's own form, so that one reader (``reply``) serves all engines. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -130,6 +130,8 @@ class Hearing:
         self._told = told
         self._opening = thinking_after(prompt)
         self._thought = ThoughtCount(prompt)
+        self._plain = False
+        """Whether an event that is nothing but a piece of text may take the short way."""
         self._thinks = False
         """Whether the server sends a thought apart, and is in the middle of it."""
         self._calls: dict[int, tuple[list[str], list[str]]] = {}
@@ -144,7 +146,7 @@ class Hearing:
         """Whether a token came."""
         return self._completion > 0
 
-    def take(self, events: Iterable[bytes]) -> Iterator[Delta]:
+    def take(self, events: Sequence[bytes]) -> Iterator[Delta]:
         """The events that came together: one delta of all their text, and with log-probabilities
         one an event. What was heard before a failure is given before it is raised.
 
@@ -153,8 +155,8 @@ class Hearing:
             EngineError: one is an error, or is not what OpenAI's API sends.
         """
         failure: EngineError | None = None
+        self.heard = self.heard or bool(events)
         for data in events:
-            self.heard = True
             try:
                 self._take(data)
             except EngineError as error:
@@ -185,12 +187,15 @@ class Hearing:
             raise EngineError(f"the upstream sent what is no event: {error}") from error
         if chunk.error is not None:
             raise self._failure(chunk.error)
-        text = self._plain(chunk)
-        if text and self._thought.over:
-            self.text.append(text)
-            self._completion = min(self._completion + 1, self._max_tokens)
-            self.counted = False
-            return
+        if self._plain and len(chunk.choices) == 1 and chunk.usage is _NULL:
+            choice = chunk.choices[0]
+            delta = choice.delta
+            if delta is not None and choice.finish_reason is None and _says_only(delta):
+                self.text.append(delta.content or "")
+                if self._completion < self._max_tokens:
+                    self._completion += 1
+                self.counted = False
+                return
         text = ""
         told: list[TokenLogprob] = []
         for choice in chunk.choices:
@@ -199,21 +204,7 @@ class Hearing:
                 told += self._read_told(self._told, bytes(choice.logprobs))
         self._count(text, chunk.usage)
         self._fresh += told
-
-    def _plain(self, chunk: _Chunk) -> str | None:
-        """The text of an event that is nothing but one token's text, as nearly all are; a short way
-        to what ``_hear`` and ``_count`` would make of it."""
-        if len(chunk.choices) != 1 or chunk.usage is not _NULL or self._told is not None:
-            return None
-        choice = chunk.choices[0]
-        delta = choice.delta
-        if choice.finish_reason is not None:
-            return None
-        if delta is None:
-            return choice.text
-        if self._thinks or delta.reasoning or delta.reasoning_content or delta.tool_calls:
-            return None
-        return delta.content
+        self._plain = self._told is None and self._thought.over and not self._thinks
 
     def _failure(self, error: Any) -> EngineError:
         """An error inside a 200. vLLM refuses a request that way too: full, or at fault."""
@@ -337,6 +328,15 @@ class Hearing:
         self._prompt = self._counted if self._exact else prompt
         self._completion, self._cached = completion, min(cached, self._prompt)
         self._reasoning = min(reasoning or self._thought.tokens, completion)
+
+
+def _says_only(delta: _Delta) -> bool:
+    return bool(
+        delta.content
+        and not delta.reasoning
+        and not delta.reasoning_content
+        and not delta.tool_calls
+    )
 
 
 def _number(name: str, value: Any) -> int:

@@ -6,10 +6,14 @@ or CRLF.
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import Final
 
 LONGEST: Final = 2**22
 """Bytes of one event. A server that sends more is broken."""
+
+
+_IS_DATA = methodcaller("startswith", b"data: ")
 
 
 class EventTooLong(ValueError):
@@ -34,13 +38,9 @@ class EventReader:
         *whole, self._left = came.split(b"\n\n")
         if len(self._left) > LONGEST:
             raise EventTooLong(f"an event of more than {LONGEST} bytes")
-        events = []
-        for event in whole:
-            if event.startswith(b"data: ") and b"\n" not in event:
-                events.append(event[6:])  # as nearly all are
-            elif (data := _data(event)) is not None:
-                events.append(data)
-        return events
+        if came.count(b"\n") == 2 * len(whole) and all(map(_IS_DATA, whole)):
+            return [event[6:] for event in whole]  # as nearly all are: of one line
+        return [data for event in whole if (data := _data(event)) is not None]
 
     def end(self) -> list[bytes]:
         """The stream is over. The last event counts even if its empty line is missing."""

@@ -163,6 +163,9 @@ class Exchange:
         declared = self.headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
+        # Uvicorn knows whether more of it is to come; mostly not, and then nothing can be late.
+        if getattr(getattr(self._receive, "__self__", None), "more_body", True) is False:
+            return await self._whole(limit)
         try:
             async with asyncio.timeout(seconds):
                 return await self._whole(limit)
