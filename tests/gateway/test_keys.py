@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from avocado.gateway import keys
 from avocado.gateway.errors import ApiError
 from avocado.gateway.keys import Caller, KeyRecord, Keyring, NewKey, Throttle, mint
+from avocado.gateway.rates import Draw, Level, MemoryRates
+from avocado.gateway.shelf import ShelfUnavailable
 
 PEPPER = b"pepper" * 6
 
@@ -160,6 +163,47 @@ def test_failures_are_throttled_by_address_before_the_book_is_read() -> None:
         identify(ring, mint(PEPPER).text)
     assert caught.value.retry_after is not None
     assert 1 <= caught.value.retry_after <= 11
+
+
+def test_failures_count_together_where_rates_are_shared() -> None:
+    """Two processes: each refuses from its next failure on after it has heard of twenty."""
+    shelf = Shelf()
+
+    async def go() -> list[int]:
+        shared = MemoryRates(lambda: int(shelf.now * 1e9))
+        rings = [shelf.ring(shared=shared) for _ in range(2)]
+        found = []
+        for turn in range(40):
+            try:
+                await rings[turn % 2].identify(f"Bearer {mint(PEPPER).text}".encode(), "bot")
+            except ApiError as error:
+                found.append(error.status)
+            await asyncio.sleep(0)  # what was told is heard
+            await asyncio.sleep(0)
+        return found
+
+    found = asyncio.run(go())
+    assert found[:20] == [401] * 20
+    assert found.count(401) <= 21
+    assert found[22:] == [429] * 18
+
+
+def test_a_shelf_that_is_away_leaves_each_process_its_own_throttle() -> None:
+    class Away(MemoryRates):
+        async def draw(self, draws: Sequence[Draw]) -> list[Level]:
+            raise ShelfUnavailable("away")
+
+    async def go() -> list[int]:
+        ring, found = Shelf().ring(shared=Away()), []
+        for _ in range(25):
+            try:
+                await ring.identify(f"Bearer {mint(PEPPER).text}".encode(), "bot")
+            except ApiError as error:
+                found.append(error.status)
+            await asyncio.sleep(0)
+        return found
+
+    assert asyncio.run(go()) == [401] * 20 + [429] * 5
 
 
 def test_failures_are_throttled_by_key_id_over_all_addresses() -> None:

@@ -21,12 +21,13 @@ import pytest
 
 from avocado.gateway.access import change
 from avocado.gateway.keys import NewKey, mint
-from avocado.gateway.rates import MINUTE, Draw, SharedRates
+from avocado.gateway.rates import FAILURES, MINUTE, Draw, SharedRates
 from avocado.gateway.shelf import open_database
 from avocado.ledger.ledger import open_ledger
 from avocado.ledger.operation import AddKey, Deposit, OpenCustomer, RevokeKey
 from avocado.ledger.proof import prove
 from avocado.ledger.reader import open_reader
+from tests.gateway.test_changes import many_at_once
 
 PEPPER = b"a pepper of thirty-two bytes....."
 DOLLAR = 1_000_000_000
@@ -152,6 +153,95 @@ def test_a_rate_is_exact_over_both(pair: Pair) -> None:
         if status == 200
     )
     assert left == list(range(10))
+
+
+def test_tokens_a_minute_are_exact_over_both(uri: str, tmp_path: Path) -> None:
+    """Each takes its bound while it runs, wherever it landed, and gives back what it left."""
+    pair = Pair(uri, tmp_path, reply="a b c", delay=1.0)  # none ends before all have asked
+    probe = pair.customer("probe", DOLLAR)
+    prompt = json.loads(pair.ask(0, probe, max_tokens=1)[1])["usage"]["prompt_tokens"]
+    key = pair.customer("tokens", DOLLAR)
+    bound, most = prompt + 1000, 5
+    limit = most * bound + bound // 2
+    database = open_database(pair.uri)
+    change(database, "customer:tokens", "tester", tokens_per_minute=limit)
+    database.close()
+    answers = pair.many(30, key, max_tokens=1000)
+    assert Counter(status for status, _, _ in answers) == {200: most, 429: 30 - most}
+    lefts = {int(headers["x-ratelimit-remaining-tokens"]) for _, _, headers in answers}
+    assert min(lefts) < bound
+    used = sum(json.loads(body)["usage"]["total_tokens"] for code, body, _ in answers if code < 300)
+    end = time.monotonic() + 10
+    while True:
+        status, _, headers = pair.ask(1, key, max_tokens=1)
+        left = int(headers["x-ratelimit-remaining-tokens"])
+        if left > limit - used - 3 * (prompt + 1):
+            break
+        assert time.monotonic() < end, "what was not used did not come back"
+    assert (status, left <= limit) == (200, True)
+    pair.end()
+
+
+def test_wrong_keys_are_throttled_over_both(pair: Pair) -> None:
+    """Twenty in a minute, wherever they land, and one a server that has not heard yet, then and
+    each time that one more is due; whoever was right before goes on."""
+    good = pair.customer("good", DOLLAR)
+    assert [pair.ask(which, good)[0] for which in (0, 1)] == [200, 200]
+    began = time.monotonic()
+    statuses = []
+    for which in range(60):
+        statuses.append(pair.ask(which, mint(PEPPER))[0])
+        time.sleep(0.03)  # a server answers in a millisecond, sooner than it hears of the other
+    refilled = 1 + (time.monotonic() - began) / 3
+    wrong = statuses.count(401)
+    assert statuses.count(429) == 60 - wrong
+    assert statuses[:20] == [401] * 20
+    assert wrong <= 20 + 2 * refilled, "twenty each would be forty"
+    assert [pair.ask(which, good)[0] for which in (0, 1)] == [200, 200]
+    database = open_database(pair.uri)
+    rows = "SELECT name, full_at FROM gateway_rate WHERE starts_with(name, 'failures/')"
+    names = [name for name, _ in database.run(rows)]
+    assert "failures/address 127.0.0.1" in names
+    assert len(names) == wrong + 1
+    database.close()
+
+
+def test_who_failed_is_forgotten(uri: str) -> None:
+    database = open_database(uri)
+    database.run("DELETE FROM gateway_rate")
+
+    async def go() -> None:
+        rates = SharedRates(open_database(uri, durable=False))
+        for number in range(5):
+            await rates.draw([Draw(f"{FAILURES}key {number}", 20, 1)])
+        database.run("UPDATE gateway_rate SET full_at = 1")
+        await rates.draw([Draw(f"{FAILURES}key new", 20, 1)])
+        rates.close()
+
+    asyncio.run(go())
+    assert database.run("SELECT name FROM gateway_rate") == [(f"{FAILURES}key new",)]
+    database.close()
+
+
+def test_a_policy_is_seen_by_both_within_a_second(pair: Pair) -> None:
+    key = pair.customer("policy", DOLLAR)
+    assert [pair.ask(which, key)[0] for which in (0, 1)] == [200, 200]
+    database = open_database(pair.uri)
+    change(database, f"key:{key.id}", "tester", scopes=("read",))
+    time.sleep(1.2)
+    assert [pair.ask(which, key)[0] for which in (0, 1)] == [403, 403]
+    change(database, f"key:{key.id}", "tester", scopes=None, until=time.time_ns())
+    database.close()
+    time.sleep(1.2)
+    assert [pair.ask(which, key)[0] for which in (0, 1)] == [401, 401]
+
+
+def test_changes_of_policies_at_once_are_all_on_record(uri: str) -> None:
+    database = open_database(uri)
+    for table in ("change", "head", "policy"):
+        database.run(f"DELETE FROM gateway_{table}")
+    database.close()
+    many_at_once(lambda: open_database(uri))
 
 
 def test_a_revoked_key_is_refused_by_both_within_a_second(pair: Pair) -> None:

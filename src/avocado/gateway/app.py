@@ -410,7 +410,7 @@ def build_app(
     return App(
         floor or Floor(_same(offers), _same(engines)),
         book,
-        Keyring(keys, pepper),
+        Keyring(keys, pepper, shared=rates),
         limits or Limits(),
         RequestLog(log_sink),
         healthy,

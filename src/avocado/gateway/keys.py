@@ -8,6 +8,7 @@ it. Knows nothing about money; the book is asked only for a record by id.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
@@ -19,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from avocado.gateway.errors import ApiError, unauthorized
-from avocado.gateway.rates import Rate
+from avocado.gateway.rates import FAILURES, MINUTE, Draw, Rate, Rates
+from avocado.gateway.shelf import ShelfUnavailable
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX: Final = "av_live_"
@@ -140,9 +142,23 @@ class Throttle:
         level = failed[0] - (now - failed[1]) * self._rate
         return max(0.0, (level - self._burst + 1) / self._rate)
 
+    def draw(self, name: str) -> Draw:
+        """One failure, for a bucket that throttles of a minute share."""
+        return Draw(f"{FAILURES}{name}", self._burst, 1)
+
+    def learn(self, name: str, wait: float, now: float) -> None:
+        """Others have seen ``name`` fail too: it may try again in ``wait`` seconds."""
+        level = self._burst - 1 + wait * self._rate
+        if wait > self.wait(name, now):
+            self._note(name, level, now)
+
     def failed(self, name: str, now: float) -> None:
         level, since = self._failures.pop(name, (0.0, now))
-        self._failures[name] = (max(0.0, level - (now - since) * self._rate) + 1, now)
+        self._note(name, max(0.0, level - (now - since) * self._rate) + 1, now)
+
+    def _note(self, name: str, level: float, now: float) -> None:
+        self._failures[name] = (level, now)
+        self._failures.move_to_end(name)
         if len(self._failures) > self._names:
             self._failures.popitem(last=False)
 
@@ -153,6 +169,10 @@ class Keyring:
     A record is believed for ``fresh`` seconds (1 by default), so that is how long a revoked key
     may still work. Failures are throttled by address and by key id, before the book is read; a key
     that was right before from the same address is not locked out by somebody else's mistakes.
+
+    With ``shared`` rates the failures of all processes count together. Nobody waits for that: each
+    failure is told after its answer, and a process that hears of too many refuses from then on. So
+    a name fails at most ``burst`` times, and what each process answers before it has heard.
     """
 
     def __init__(
@@ -162,12 +182,15 @@ class Keyring:
         *,
         fresh: float = 1.0,
         throttle: Throttle | None = None,
+        shared: Rates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lookup = lookup
         self._pepper = pepper
         self._fresh = fresh
         self._throttle = throttle or Throttle()
+        self._shared = shared
+        self._telling: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._records: OrderedDict[str, tuple[KeyRecord | None, float]] = OrderedDict()
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -195,9 +218,24 @@ class Keyring:
             elif hmac.compare_digest(digest(key, self._pepper), record.digest):
                 self._remember(address, found)
                 return Caller(record.tenant, found, record.scopes, record.models, record.rates)
-            self._throttle.failed(f"key {found}", now)
-        self._throttle.failed(f"address {address}", now)
+            self._failed(f"key {found}", now)
+        self._failed(f"address {address}", now)
         raise unauthorized("Incorrect API key provided")
+
+    def _failed(self, name: str, now: float) -> None:
+        self._throttle.failed(name, now)
+        if self._shared is not None:
+            task = asyncio.get_running_loop().create_task(self._tell(self._shared, name))
+            self._telling.add(task)  # the loop itself holds tasks only weakly
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, shared: Rates, name: str) -> None:
+        try:
+            (level,) = await shared.draw([self._throttle.draw(name)])
+        except ShelfUnavailable:
+            return  # this process throttles by itself meanwhile
+        wait = level.reset + MINUTE // level.limit - MINUTE
+        self._throttle.learn(name, wait / 1e9, self._clock())
 
     def _hold_back(self, address: str, found: str | None, now: float) -> None:
         if found is not None and (address, found) in self._trusted:

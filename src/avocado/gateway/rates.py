@@ -19,6 +19,8 @@ from avocado.gateway.errors import ApiError
 from avocado.gateway.shelf import Database, Worker
 
 MINUTE: Final = 60_000_000_000
+FAILURES: Final = "failures/"
+"""How the buckets of wrong keys are named: by addresses and key ids, without end."""
 _KEPT_NAMES: Final = 20_000
 _SLACK: Final = 1000
 """Ns of rounding that do not make a request less in what a client is told."""
@@ -161,6 +163,13 @@ def _decide_in_database(database: Database, items: Sequence[Sequence[Draw]]) -> 
         full_at.update(after)
         changed.update(after)
         answers.append(levels)
+    if any(name.startswith(FAILURES) for name in changed):
+        # A full bucket is as good as none, and this one names whoever failed.
+        database.run(
+            "DELETE FROM gateway_rate WHERE name IN"
+            " (SELECT name FROM gateway_rate WHERE full_at <= ? LIMIT 100)",
+            (now,),
+        )
     if changed:
         database.run(
             "INSERT INTO gateway_rate (name, full_at) SELECT * FROM unnest(?::text[], ?::bigint[])"
