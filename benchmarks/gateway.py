@@ -71,6 +71,10 @@ class InProcess:
     def prepare(self, chat: Chat) -> Prompt:
         return PROMPT
 
+    @property
+    def embedder(self) -> None:
+        return None
+
     def prepare_text(self, text: str) -> Prompt:
         return PROMPT
 

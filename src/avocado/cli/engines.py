@@ -138,7 +138,15 @@ class WorkspaceStock:
 
 def _embedded(release: Artifact, settings: Embedded) -> Engine:
     from avocado.engine.embedded import EmbeddedEngine
+    from avocado.engine.embedding import EmbeddingEngine
 
+    if EmbeddingEngine.suits(release.files):
+        return EmbeddingEngine.load(
+            release.files,
+            device=settings.device,
+            context_length=settings.context_length,
+            max_queue=settings.max_queue,
+        )
     engine = EmbeddedEngine.load(release.files, **msgspec.structs.asdict(settings))
     _check_template(release, engine.template)
     return engine

@@ -156,6 +156,10 @@ class EmbeddedEngine:
                     f"there is no token {token}: this model's ids end at {self._vocabulary - 1}"
                 )
 
+    @property
+    def embedder(self) -> None:
+        return None
+
     def prepare(self, chat: Chat) -> Prompt:
         return self.template.prompt(chat)
 

@@ -6,7 +6,7 @@ from one asyncio event loop; what computes for long does so elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +16,7 @@ from avocado.terms.usage import Usage, UsageError
 
 __all__ = [
     "Delta",
+    "Embedder",
     "Engine",
     "EngineBusy",
     "EngineError",
@@ -105,11 +106,12 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The last event: why it ended, and the exact count. ``stop`` is the stop string that ended
-    it, None if none did."""
+    it, None if none did. ``vectors``, of an embedder: one for each input, as little-endian fp32."""
 
     reason: FinishReason
     usage: Usage
     stop: str | None = None
+    vectors: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,39 @@ class Generation(Protocol):
         """Stops within one step and returns the final usage. Harmless when already ended."""
 
 
+class Embedder(Protocol):
+    """What an engine can do whose model makes vectors of texts."""
+
+    def prepare_input(self, given: str | tuple[int, ...]) -> Prompt:
+        """Counts a text, with the tokens that the model wants around it, or takes ids as they are.
+        Thread-safe.
+
+        Raises:
+            ValueError: ids that this model does not have.
+        """
+
+    def check_dimensions(self, dimensions: int) -> None:
+        """Whether vectors can be cut to so many numbers.
+
+        Raises:
+            Unsupported: they cannot; ``field`` is "dimensions".
+        """
+
+    def embed(self, inputs: Sequence[Prompt], dimensions: int | None) -> Generation:
+        """Starts at once, and says one Finish: a vector of length 1 for each input, in order.
+
+        Raises:
+            PromptTooLong: an input exceeds ``context_length``.
+            EngineBusy: the queue is full.
+        """
+
+
 class Engine(Protocol):
     """What the gateway and the evaluation need of a model."""
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """None where the model makes text only."""
 
     @property
     def context_length(self) -> int:
@@ -155,10 +188,15 @@ class Engine(Protocol):
 
         Raises:
             RenderError: the template refuses the messages.
+            Unsupported: the model makes no text.
         """
 
     def prepare_text(self, text: str) -> Prompt:
-        """Counts a text that goes to the model as it is, without a template. Thread-safe."""
+        """Counts a text that goes to the model as it is, without a template. Thread-safe.
+
+        Raises:
+            Unsupported: the engine takes conversations only, or the model makes no text.
+        """
 
     async def check(self, sampling: Sampling) -> None:
         """Whether this engine can serve ``sampling``, before anything is held for it. A grammar is

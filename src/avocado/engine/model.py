@@ -45,7 +45,7 @@ class CausalModel:
         """
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            with _without_bars():
+            with without_bars():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     str(model),
                     dtype=torch.float32 if place == "cpu" else "auto",
@@ -81,7 +81,7 @@ class CausalModel:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Progress is for the command line to show, not for a library's standard error."""
     bars: Any = logging
     shown = bars.is_progress_bar_enabled()

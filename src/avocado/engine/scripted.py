@@ -77,6 +77,10 @@ class ScriptedEngine:
     def occupancy(self) -> Occupancy:
         return Occupancy(len(self._running), capacity=self.capacity)
 
+    @property
+    def embedder(self) -> None:
+        return None
+
     async def check(self, sampling: Sampling) -> None:
         """Everything is supported."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.engine import EngineError, Occupancy, Sampling
+from avocado.engine.engine import Embedder, EngineError, Occupancy, Sampling
 from avocado.engine.remote import RemoteEngine
 from avocado.engine.replica import Patience
 from avocado.engine.stream import Stream
@@ -206,6 +206,10 @@ class VllmEngine:
     @property
     def occupancy(self) -> Occupancy:
         return self._remote.occupancy
+
+    @property
+    def embedder(self) -> Embedder | None:
+        return self._remote.embedder
 
     def prepare(self, chat: Chat) -> Prompt:
         return self._remote.prepare(chat)

@@ -25,7 +25,6 @@ from avocado.gateway.errors import (
     not_allowed,
     of_ledger,
     unavailable,
-    unsupported,
 )
 from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send, idempotency_key
 from avocado.gateway.idempotency import Answers
@@ -39,6 +38,7 @@ from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Ask, Serving, Surface
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.surfaces.completions import Completions
+from avocado.gateway.surfaces.embeddings import Embeddings
 from avocado.gateway.surfaces.message_voice import anthropic_error
 from avocado.gateway.surfaces.messages import Messages
 from avocado.gateway.surfaces.responses import Responses
@@ -46,7 +46,6 @@ from avocado.gateway.swap import Floor
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.tracing import Tracer
 from avocado.gateway.verdict import Stop
-from avocado.gateway.wire import read_json
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.metrics import Metrics as LedgerMetrics
 from avocado.ledger.operation import Book, Hold
@@ -66,13 +65,6 @@ SHOWN: Final = len("release-") + 12
 """How much of a release's id is shown, as the command line shows it."""
 LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "local"))
 _encode = msgspec.json.Encoder().encode
-
-
-class _Named(msgspec.Struct):
-    model: str
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
 
 
 class App:
@@ -113,7 +105,7 @@ class App:
             "/v1/completions": {"POST": self._sell(Completions())},
             "/v1/responses": {"POST": self._sell(Responses())},
             MESSAGES: {"POST": self._sell(Messages())},
-            "/v1/embeddings": {"POST": self._embed},
+            "/v1/embeddings": {"POST": self._sell(Embeddings())},
             "/v1/models": {"GET": self._list_models},
             "/openapi.json": {"GET": self._describe},
             "/health": {"GET": self._health},
@@ -298,17 +290,6 @@ class App:
             raise model_not_found(name)
         return offer, engine
 
-    async def _embed(self, exchange: Exchange) -> None:
-        """No engine makes embeddings: it says so by the model's name."""
-        caller = await self._identify(exchange, "inference")
-        body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
-        asked: _Named = read_json(_decode_named, body)
-        exchange.model = asked.model
-        if not caller.may_use(asked.model):
-            raise model_not_found(asked.model)
-        self._find(asked.model)
-        raise unsupported("model", f"The model {asked.model!r} makes text, not embeddings")
-
     # -- what is shown ---------------------------------------------------------------------------
 
     async def _list_models(self, exchange: Exchange) -> None:
@@ -410,7 +391,7 @@ def build_app(
     return App(
         floor or Floor(_same(offers), _same(engines)),
         book,
-        Keyring(keys, pepper, shared=rates),
+        Keyring(keys, pepper),
         limits or Limits(),
         RequestLog(log_sink),
         healthy,

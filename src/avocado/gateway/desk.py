@@ -12,14 +12,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from avocado.engine.engine import Engine, EngineError, PromptTooLong, Unsupported
+from avocado.engine.engine import Engine, EngineError, Generation, PromptTooLong, Unsupported
 from avocado.gateway import chorus
 from avocado.gateway.chat import PaidRequest, Stage
 from avocado.gateway.errors import of_engine, unavailable
 from avocado.gateway.exchange import Exchange
 from avocado.gateway.limits import Gate, Limits
 from avocado.gateway.order import Order
-from avocado.gateway.surface import Voice
+from avocado.gateway.surface import Inputs, Voice
 from avocado.gateway.verdict import Stop
 from avocado.ledger.errors import LedgerError, LedgerUnavailable
 from avocado.ledger.operation import Book
@@ -77,11 +77,7 @@ class Desk:
             exchange,
             order,
             voice,
-            lambda: chorus.start(
-                lambda prompt, number: engine.generate(prompt, order.sampling_of(number)),
-                order.prompts,
-                order.ask.n,
-            ),
+            lambda: _begin(engine, order),
         )
         # A likely refusal, or a likely duplicate, takes its hold before it takes engine time.
         if order.hold.idempotency_key is None and not self._is_poor(order.hold.tenant):
@@ -187,3 +183,16 @@ class Desk:
 
 CLOSE_SECONDS = 2.5
 """How long stopped requests may take to settle, and then to notice that the ledger is gone."""
+
+
+def _begin(engine: Engine, order: Order) -> Generation | chorus.Chorus:
+    """Starts what an order asks for: vectors of all its prompts, or answers to each."""
+    wanted = order.ask.prompt
+    if isinstance(wanted, Inputs):
+        assert engine.embedder is not None, "an order for vectors is taken only where some are made"
+        return engine.embedder.embed(order.prompts, wanted.dimensions)
+    return chorus.start(
+        lambda prompt, number: engine.generate(prompt, order.sampling_of(number)),
+        order.prompts,
+        order.ask.n,
+    )

@@ -17,6 +17,7 @@ from avocado.gateway.surfaces import chat_completions, completions, messages, re
 from avocado.gateway.surfaces.chat_completions import ChatMessage, ChatRequest
 from avocado.gateway.surfaces.chat_voice import ChatCompletion
 from avocado.gateway.surfaces.completions import CompletionRequest, TextCompletion
+from avocado.gateway.surfaces.embeddings import EmbeddingList, EmbeddingRequest
 from avocado.gateway.surfaces.message_voice import AnthropicAnswer
 from avocado.gateway.surfaces.messages import MessagesRequest
 from avocado.gateway.surfaces.response_voice import Response
@@ -61,11 +62,6 @@ class ModelList(Struct):
 
 class Status(Struct):
     status: Literal["ok", "ready"]
-
-
-class EmbeddingRequest(Struct):
-    model: str
-    input: Any
 
 
 _NEUTRAL: Final[dict[type[Struct], Neutral]] = {
@@ -128,6 +124,7 @@ def _paths() -> dict[str, Any]:
         ("/v1/completions", "createCompletion", CompletionRequest, TextCompletion),
         ("/v1/responses", "createResponse", ResponsesRequest, Response),
         ("/v1/messages", "createMessage", MessagesRequest, AnthropicAnswer),
+        ("/v1/embeddings", "createEmbedding", EmbeddingRequest, EmbeddingList),
     ]
     shown: list[tuple[str, str, type[Struct], list[dict[str, Any]]]] = [
         ("/v1/models", "listModels", ModelList, []),
@@ -145,14 +142,6 @@ def _paths() -> dict[str, Any]:
     ]
     paths: dict[str, Any] = {
         path: {"post": _sold(path, name, asked, answer)} for path, name, asked, answer in sold
-    }
-    paths["/v1/embeddings"] = {
-        "post": {
-            "operationId": "createEmbedding",
-            "description": "No model makes embeddings: always a 400 or a 404.",
-            "requestBody": _body(EmbeddingRequest),
-            "responses": _errors(_WHY),
-        }
     }
     for path, name, answer, parameters in shown:
         paths[path] = {
@@ -175,8 +164,11 @@ def _paths() -> dict[str, Any]:
 
 def _sold(path: str, name: str, asked: type[Struct], answer: type[Struct]) -> dict[str, Any]:
     anthropic = answer is AnthropicAnswer
-    whole = _json(answer, "the answer; events instead if `stream` is true")
-    whole["content"]["text/event-stream"] = {}
+    if answer is EmbeddingList:
+        whole = _json(answer, "a vector for each input, in order")
+    else:
+        whole = _json(answer, "the answer; events instead if `stream` is true")
+        whole["content"]["text/event-stream"] = {}
     repeat = {"type": "string", "pattern": "^[ -~]{1,200}$"}
     return {
         "operationId": name,
@@ -269,6 +261,7 @@ def _schemas() -> dict[str, Any]:
         ModelList,
         Status,
         EmbeddingRequest,
+        EmbeddingList,
         Error,
         AnthropicError,
     ]

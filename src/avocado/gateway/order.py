@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Final
 
 from avocado.data.chat import Chat, Prompt, RenderError
 from avocado.engine.engine import Engine, Sampling, Unsupported
@@ -16,12 +17,14 @@ from avocado.gateway.errors import bad_request, of_engine, unsupported
 from avocado.gateway.exchange import Exchange, idempotency_key
 from avocado.gateway.keys import Caller
 from avocado.gateway.limits import Limits
-from avocado.gateway.surface import Ask, Raw
+from avocado.gateway.surface import Ask, Inputs, Raw
 from avocado.ledger.operation import Hold
 from avocado.release.offer import Offer
 
 INLINE_BYTES = 16 * 1024
 """A body up to this size is rendered on the event loop; a larger one in a thread."""
+NO_TEXT: Final = Sampling(max_tokens=1)
+"""Where vectors are wanted nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,8 @@ async def take(
         prompts = _prepare(engine, ask)
     else:
         prompts = await asyncio.to_thread(_prepare, engine, ask)
-    longest = max(len(prompt.ids) for prompt in prompts)
-    most = bound(ask.max_tokens, longest, engine.context_length, limits)
-    sampling = _sampling(ask, most, caller.tenant)
-    try:
-        await engine.check(sampling)
-    except Unsupported as error:
-        raise unsupported(_blamed(error.field, ask), str(error)) from error
-    except ValueError as error:
-        param = ask.grammar_from if ask.grammar is not None else "logit_bias"
-        raise bad_request(f"Invalid value for {param}: {error}", param) from error
+    vectors = isinstance(ask.prompt, Inputs)
+    sampling = NO_TEXT if vectors else await _drawn(ask, prompts, caller.tenant, engine, limits)
     key = idempotency_key(exchange)
     hold = Hold(
         id=exchange.id,
@@ -80,8 +75,8 @@ async def take(
         release=offer.release,
         price_version=offer.price.version,
         prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
-        max_tokens=sampling.max_tokens,
-        n=len(prompts) * ask.n,
+        max_tokens=0 if vectors else sampling.max_tokens,
+        n=1 if vectors else len(prompts) * ask.n,
         lifetime=limits.hold_lifetime,
         idempotency_key=key,
         # The path is part of it: the same body on another endpoint is another request.
@@ -90,15 +85,54 @@ async def take(
     return Order(ask, offer, prompts, sampling, hold)
 
 
+async def _drawn(
+    ask: Ask, prompts: tuple[Prompt, ...], tenant: str, engine: Engine, limits: Limits
+) -> Sampling:
+    """How the answers are drawn, bounded and checked by the engine."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    most = bound(ask.max_tokens, longest, engine.context_length, limits)
+    sampling = _sampling(ask, most, tenant)
+    try:
+        await engine.check(sampling)
+    except Unsupported as error:
+        raise unsupported(_blamed(error.field, ask), str(error)) from error
+    except ValueError as error:
+        param = ask.grammar_from if ask.grammar is not None else "logit_bias"
+        raise bad_request(f"Invalid value for {param}: {error}", param) from error
+    return sampling
+
+
 def _prepare(engine: Engine, ask: Ask) -> tuple[Prompt, ...]:
     try:
+        if isinstance(ask.prompt, Inputs):
+            return _prepare_inputs(engine, ask.model, ask.prompt)
         if isinstance(ask.prompt, Raw):
             return tuple(engine.prepare_text(text) for text in ask.prompt.texts)
         prompt = engine.prepare(ask.prompt)
         _check_rendered(engine, ask.prompt, prompt)
-    except RenderError as error:
+    except (RenderError, Unsupported) as error:
         raise of_engine(error) from error
     return (prompt,)
+
+
+def _prepare_inputs(engine: Engine, model: str, wanted: Inputs) -> tuple[Prompt, ...]:
+    embedder = engine.embedder
+    if embedder is None:
+        raise unsupported("model", f"The model {model!r} makes text, not embeddings")
+    if wanted.dimensions is not None:
+        embedder.check_dimensions(wanted.dimensions)
+    try:
+        prompts = tuple(embedder.prepare_input(each) for each in wanted.texts or wanted.ids)
+    except ValueError as error:
+        raise bad_request(f"Invalid value for input: {error}", "input") from error
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if longest > engine.context_length:
+        raise bad_request(
+            f"This model's context is {engine.context_length} tokens; an input has {longest}",
+            "input",
+            "context_length_exceeded",
+        )
+    return prompts
 
 
 def _check_rendered(engine: Engine, chat: Chat, prompt: Prompt) -> None:

@@ -25,6 +25,16 @@ class Raw:
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs(Raw):
+    """Texts, or instead token ids, of which vectors are made. ``dimensions``: numbers of each, None
+    for the model's own. ``packed`` is how the answer writes them."""
+
+    ids: tuple[tuple[int, ...], ...] = ()
+    dimensions: int | None = None
+    packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What a client wants, whatever endpoint it came in by. Checked, but priced by nobody yet.
 
