@@ -46,6 +46,8 @@ class Desk:
         self._running: dict[str, PaidRequest] = {}
         self._reported: dict[str, int] = {}
         self._poor: dict[str, float] = {}
+        self._stopping = False
+        """Whether the drain is over: what runs is being stopped, and nothing may start."""
         self._closed = False
 
     @property
@@ -69,8 +71,10 @@ class Desk:
         """Starts the engine and the paid task.
 
         Raises:
-            ApiError: the engine is full or will not serve this.
+            ApiError: the engine is full or will not serve this; or the drain is over.
         """
+        if self._stopping:
+            raise unavailable("The server is shutting down; try again", "shutting_down")
         request = PaidRequest(
             self._book,
             self.insist,
@@ -166,14 +170,26 @@ class Desk:
                 return
 
     async def drain(self, seconds: float) -> None:
-        """Lets what runs finish within ``seconds``; what is left is stopped and settled."""
+        """Lets what was let in finish within ``seconds``; what is left is stopped and settled."""
         self.draining = True
-        await self._wait(seconds)
+        await self._empty(seconds)
+        self._stopping = True
         for request in list(self._running.values()):
             request.stop(Stop.SHUTDOWN)
         await self._wait(2 * CLOSE_SECONDS)
         self._closed = True
         await self._wait(CLOSE_SECONDS)
+
+    async def _empty(self, seconds: float) -> None:
+        """Waits until nobody is inside. Who was let in may not have started yet: its body or its
+        key is still being read."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.gate.total and (left := deadline - loop.time()) > 0:
+            if self._running:
+                await self._wait(left)
+            else:
+                await asyncio.sleep(min(left, 0.02))
 
     async def _wait(self, seconds: float) -> None:
         tasks = [request.task for request in self._running.values() if request.task]
