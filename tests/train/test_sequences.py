@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,10 +28,20 @@ def rows_of(lengths: list[int]) -> sequences.Sequences:
     micro=st.integers(0, 12),
     steps=st.integers(1, 15),
     seed=st.integers(0, 5),
+    packing=st.booleans(),
 )
-def test_order(lengths: list[int], batch: int, micro: int, steps: int, seed: int) -> None:
+def test_order(
+    lengths: list[int], batch: int, micro: int, steps: int, seed: int, packing: bool
+) -> None:
+    micro = min(micro, batch)
     training = Training(
-        learning_rate=0.1, batch=batch, micro_batch=min(micro, batch), steps=steps, seed=seed
+        learning_rate=0.1,
+        batch=batch,
+        micro_batch=micro,
+        steps=steps,
+        seed=seed,
+        packing=packing,
+        max_length=30,
     )
     order = sequences.order(rows_of(lengths), training)
     assert order == sequences.order(rows_of(lengths), training)
@@ -52,8 +63,28 @@ def test_order(lengths: list[int], batch: int, micro: int, steps: int, seed: int
     assert max(seen) - min(seen) <= 1, "no row comes twice before all came once"
     assert order.tokens[-1] == sum(lengths[row] for step in cut for row in step)
     assert order.trained == batch * steps
-    if micro:
+    assert all(order.micro_batches)
+    positions = order.positions(lengths)
+    if packing:
+        assert sum(positions) == order.tokens[-1], "no padding"
+        assert max(positions) <= 30 * (micro or batch)
+    elif micro:
         assert all(len(each) <= micro for each in order.micro_batches)
+
+
+@given(lengths=st.lists(st.integers(8, 100), min_size=1, max_size=60), seed=st.integers(0, 3))
+def test_packing_fills_its_rows(lengths: list[int], seed: int) -> None:
+    """No two of its rows would fit into one, and the rows of a step stay those of the step."""
+    training = Training(
+        learning_rate=0.1, batch=len(lengths), micro_batch=1, steps=1, max_length=100, seed=seed
+    )
+    order = sequences.order(rows_of(lengths), training)
+    two = sorted(order.positions(lengths))[:2]
+    assert len(two) < 2 or sum(two) > 100
+    padded = msgspec.structs.replace(training, packing=False)
+    steps = [sequences.order(rows_of(lengths), each) for each in (training, padded)]
+    seen = [sorted(row for each in order.micro_batches for row in each) for order in steps]
+    assert seen[0] == seen[1]
 
 
 def test_epochs_become_steps_that_cover_every_row() -> None:

@@ -44,7 +44,8 @@ class Assembly:
     ``tokens(step)`` is how many real tokens have passed the trained model when ``step`` has ended;
     for a method that makes its own text it is known once that step has run, and for the others at
     once. ``total`` is ``tokens`` of the last step where that is known beforehand. ``trained()`` is
-    how many of all those tokens carried loss.
+    how many of all those tokens carried loss. ``notes`` say in plain words what went otherwise than
+    the recipe asks, and why.
     """
 
     trainer: Trainer
@@ -52,6 +53,7 @@ class Assembly:
     tokens: Callable[[int], int]
     trained: Callable[[], int]
     total: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def model(self) -> Any:

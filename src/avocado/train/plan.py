@@ -145,7 +145,7 @@ def _describe(
 
     shape = weights.shape(base, recipe)
     lengths, labelled = rows.lengths, rows.trained_by_row
-    computed = [len(each) * max(lengths[row] for row in each) for each in order.micro_batches]
+    computed = order.positions(lengths)
     widest = max(sum(labelled[row] for row in each) for each in order.micro_batches)
     counts = shape.counts
     return Plan(

@@ -9,9 +9,13 @@ positions. Knows nothing of files of examples or of ids of artifacts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any, Final
 
+import msgspec
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -20,20 +24,43 @@ from trl import SFTConfig, SFTTrainer
 from avocado.data import corpus as corpora
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.errors import Refused
-from avocado.train import weights
+from avocado.train import attention, weights
 from avocado.train.assembly import Assembly, Log, Work
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
-from avocado.train.sequences import Order, Sequences, order, render
+from avocado.train.sequences import Order, Sequences, Tokens, order, render
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 PLAIN_HEADS: Final = ("qwen2", "qwen3")
 """Model types whose logits are head(hidden) and nothing else: no scale, no cap, no router loss."""
 
-SHORT: Final = 512
-"""Tokens up to which the plain attention beats the fused one on a CPU in bf16: PyTorch 2.13's
-fused backward takes 24 ms there where the plain one takes 4 (16 rows of 100 tokens, 6 heads)."""
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of a run and their order, and what somebody should know about them."""
+
+    rows: Sequences
+    order: Order
+    notes: tuple[str, ...]
+
+
+def prepare(recipe: Recipe, base: Path, corpus: Path, template: ChatTemplate) -> Prepared:
+    """Renders and orders the frozen corpus in ``corpus`` for the model in ``base``, whose weights
+    are not loaded. Rows are packed where the recipe says so and the model keeps them apart.
+
+    Raises:
+        Refused: a row cannot be rendered right or is too long, or there is none.
+    """
+    training = recipe.training
+    rows = render(corpora.read(corpus), template, training.max_length)
+    notes = []
+    if training.packing:
+        why = attention.obstacle(weights.configuration(base), max(rows.lengths))
+        if why is not None:
+            notes.append(f"rows are padded, not packed: {why}")
+            training = msgspec.structs.replace(training, packing=False)
+    return Prepared(rows, order(rows, training), tuple(notes))
 
 
 def assemble(work: Work) -> Assembly:
@@ -43,13 +70,13 @@ def assemble(work: Work) -> Assembly:
         Refused: a row cannot be rendered right or is too long, or :func:`preflight` fails.
     """
     recipe, template = work.recipe, work.template
-    rows = render(corpora.read(work.corpus), template, recipe.training.max_length)
-    passes = order(rows, recipe.training)
-    preflight(rows, template, recipe.training.max_length)
+    prepared = prepare(recipe, work.base, work.corpus, template)
+    passes = prepared.order
+    preflight(prepared.rows, template, recipe.training.max_length)
     assembled = trainer(
         weights.load_model(work.base, recipe),
         template,
-        rows,
+        prepared.rows,
         passes,
         recipe,
         run_folder=work.run_folder,
@@ -62,6 +89,7 @@ def assemble(work: Work) -> Assembly:
         lambda step: passes.tokens[step - 1],
         lambda: passes.trained,
         passes.tokens[-1],
+        prepared.notes,
     )
 
 
@@ -119,7 +147,7 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
         """Σ −log p over labelled tokens, divided by their number in the whole optimizer step."""
         if not self._plain_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        summed = model(input_ids=inputs["input_ids"], labels=inputs["labels"])["loss"]
+        summed = model(**inputs)["loss"]
         return summed * self.accelerator.num_processes / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -174,8 +202,10 @@ def trainer(
     """
     training = recipe.training
     bf16 = training.precision == "bf16"
-    if bf16 and not torch.cuda.is_available() and max(sequences.lengths) <= SHORT:
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if passes.packed:
+        attention.install(inner)
+    elif bf16 and not torch.cuda.is_available() and max(sequences.lengths) <= attention.SHORT:
         inner.set_attn_implementation("eager")
     config = SFTConfig(
         output_dir=str(run_folder.path),
@@ -211,21 +241,33 @@ def trainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_dict({"rows": [list(each) for each in passes.micro_batches]}),
-        data_collator=_Collator(sequences, template.pad_id),
+        data_collator=_Collator(sequences, template.pad_id, passes.packed),
         processing_class=template.tokenizer,
         callbacks=[_Steps(log)],
     )
 
 
 class _Collator:
-    """Row numbers to tensors: ids, labels and attention mask, right-padded, (rows, tokens)."""
+    """Row numbers to tensors: ids and labels, (1, tokens) end to end, or (rows, tokens) padded on
+    the right. A row's first token follows nothing, so it never carries loss."""
 
-    def __init__(self, sequences: Sequences, pad_id: int) -> None:
+    def __init__(self, sequences: Sequences, pad_id: int, packed: bool) -> None:
         self._sequences = sequences
         self._pad_id = pad_id
+        self._packed = packed
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows = [self._sequences.row(index) for item in items for index in item["rows"]]
+        return self._end_to_end(rows) if self._packed else self._padded(rows)
+
+    def _end_to_end(self, rows: Sequence[Tokens]) -> dict[str, Any]:
+        around = attention.boundaries([len(ids) for ids, _ in rows])
+        labels = torch.from_numpy(np.concatenate([labels for _, labels in rows]).astype("int64"))
+        labels[around["cu_seq_lens_q"][:-1]] = IGNORED
+        ids = torch.from_numpy(np.concatenate([ids for ids, _ in rows]).astype("int64"))
+        return {"input_ids": ids[None], "labels": labels[None], **around}
+
+    def _padded(self, rows: Sequence[Tokens]) -> dict[str, Any]:
         shape = (len(rows), max(len(ids) for ids, _ in rows))
         ids = torch.full(shape, self._pad_id, dtype=torch.long)
         labels = torch.full(shape, IGNORED, dtype=torch.long)
@@ -235,17 +277,18 @@ class _Collator:
             ids[place, :length] = torch.from_numpy(row_ids.astype("int64"))
             labels[place, :length] = torch.from_numpy(row_labels.astype("int64"))
             mask[place, :length] = 1
+        labels[:, 0] = IGNORED
         return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
 def _summed_loss(
-    self: Any, input_ids: torch.Tensor, labels: torch.Tensor, **_: Any
+    self: Any, labels: torch.Tensor, attention_mask: torch.Tensor | None = None, **inputs: Any
 ) -> dict[str, torch.Tensor]:
     """A causal model's forward that returns Σ −log p, the head run at labelled positions only.
 
     Padding is on the right, so a causal model needs no mask: no real token sees a padded one.
     """
-    hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
+    hidden = self.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:]
     labelled = wanted != IGNORED
     logits = self.get_output_embeddings()(hidden[labelled]).float()

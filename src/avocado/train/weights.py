@@ -106,7 +106,7 @@ def shape(folder: Path, recipe: Recipe) -> Shape:
     Raises:
         Refused: the adapter would attach to nothing.
     """
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    config = configuration(folder)
     with torch.device("meta"), quietly():
         build: Any = AutoModelForCausalLM.from_config
         model = build(config, trust_remote_code=False)
@@ -123,6 +123,11 @@ def shape(folder: Path, recipe: Recipe) -> Shape:
         "vocab_size": text.vocab_size,
     }
     return Shape(count(model), numbers)
+
+
+def configuration(folder: Path) -> Any:
+    """The model's configuration; no code that comes with it runs."""
+    return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def stored_dtype(folder: Path) -> str:
