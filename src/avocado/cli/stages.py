@@ -63,24 +63,18 @@ def train_recipe(
         if len(stages) > 1:
             out.say(f"stage {stage.name}")
         before = checkpoint
-        checkpoint = _finished(ground, stage, before) if start == "resume" else None
-        if checkpoint is not None and len(stages) > 1:
+        again = start in ("resume", "auto")
+        checkpoint = _finished(ground, stage, before) if again and len(stages) > 1 else None
+        if checkpoint is not None:
             done += 1
             out.say(f"was finished before: {short(checkpoint.id)}")
             continue
-        how = start if len(stages) == 1 else _start(ground, stage, start)
+        how = "auto" if again and len(stages) > 1 else start
         checkpoint = _train_stage(ground, stage, before, how, corpus)
     if done == len(stages):
         raise Refused("every stage of this recipe is finished: there is nothing to resume")
     assert checkpoint is not None
     return checkpoint
-
-
-def _start(ground: Ground, stage: Recipe, start: Start) -> Start:
-    """Of several stages, the one that was interrupted is resumed; those after it are new."""
-    if start == "resume" and ground.run_folder(stage).interrupted() is None:
-        return "new"
-    return start
 
 
 def _finished(ground: Ground, stage: Recipe, before: Artifact | None) -> Artifact | None:

@@ -16,7 +16,21 @@ from avocado.terms.money import Money
 from avocado.workspace import Artifact
 
 if TYPE_CHECKING:
+    from avocado.train.launch import Launcher
+    from avocado.train.recipe import Recipe
     from avocado.train.run import Start
+
+
+def write_launch_file(out: Output, recipe: Recipe, path: Path, launcher: Launcher) -> None:
+    """Writes it into the current folder, the workspace, and says how to start it."""
+    from avocado.train.launch import launch_file
+    from avocado.workspace import write_atomically
+
+    file = launch_file(recipe, path.as_posix(), launcher)
+    write_atomically(Path(file.name), file.text.encode())
+    out.result(
+        {"file": file.name, "start": file.command}, f"wrote {file.name}", f"Next: {file.command}"
+    )
 
 
 def checkpoint_lines(checkpoint: Artifact) -> list[str]:
@@ -33,16 +47,36 @@ def checkpoint_lines(checkpoint: Artifact) -> list[str]:
 @click.command()
 @click.argument("recipe", type=EXISTING)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run of this recipe.")
+@click.option("--auto-resume", is_flag=True, help="Resume if there is something to resume.")
 @click.option("--restart", is_flag=True, help="Throw the interrupted run away and begin again.")
+@click.option(
+    "--launch",
+    type=click.Choice(("torchrun", "slurm", "skypilot")),
+    help="Train nothing: write the file that starts it there, on [compute]'s machines.",
+)
 @with_output
-def train(out: Output, recipe: Path, resume: bool, restart: bool) -> None:
+def train(
+    out: Output,
+    recipe: Path,
+    resume: bool,
+    auto_resume: bool,
+    restart: bool,
+    launch: Launcher | None,
+) -> None:
     """Refine a base as RECIPE says: checks and freezes the data, trains, makes a checkpoint."""
     from avocado.train.recipe import load
 
-    if resume and restart:
-        raise click.UsageError("--resume and --restart exclude each other")
+    if resume + auto_resume + restart > 1:
+        raise click.UsageError("--resume, --auto-resume and --restart exclude each other")
     workspace = workspace_here()
-    start: Start = "resume" if resume else "restart" if restart else "new"
+    if launch is not None:
+        write_launch_file(out, load(recipe), recipe, launch)
+        return
+    start: Start = "new"
+    if resume or restart:
+        start = "resume" if resume else "restart"
+    elif auto_resume:
+        start = "auto"
     checkpoint = train_recipe(out, workspace, load(recipe), recipe, start)
     out.result(
         {"checkpoint": checkpoint.id, **checkpoint.manifest.facts},
