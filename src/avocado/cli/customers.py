@@ -15,7 +15,9 @@ from avocado.cli.limits import (
     Limits,
     change_in_words,
     changes_of,
+    end_of,
     find_key,
+    moment,
     policies_of,
     rotate_key,
     set_limits,
@@ -35,7 +37,11 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 def add_customer(
     workspace: Workspace, tenant: str, name: str | None, credit: Money, credit_limit: Money
 ) -> None:
-    """Opens a customer's page in the ledger, and deposits ``credit`` if there is any."""
+    """Opens a customer's page in the ledger, and deposits ``credit`` if there is any.
+
+    Raises:
+        Refused: the id is none, or taken: the same again would deposit again.
+    """
     from avocado.ledger.operation import OpenCustomer
 
     if not _TENANT.fullmatch(tenant):
@@ -44,7 +50,7 @@ def add_customer(
         )
     currency = workspace.config.currency
     with writing(workspace) as do:
-        do(
+        opened = do(
             OpenCustomer(
                 tenant=tenant,
                 name=name or tenant,
@@ -52,6 +58,10 @@ def add_customer(
                 credit_limit=credit_limit.nanos,
             )
         )
+        if opened.replayed:
+            raise Refused(
+                f"there is a customer {tenant!r} already: give it money with: avocado credit"
+            )
         if credit.nanos:
             do(_deposit(tenant, credit.nanos, currency, "credit at opening"))
 
@@ -193,12 +203,12 @@ def log(out: Output, customer: str | None) -> None:
     elif not rows:
         out.say("Nothing was changed yet.")
     else:
-        lines = [
-            [str(row["seq"]), row["at"], row["who"], row["customer"], row["subject"], words]
-            for row in rows
-            for words in (change_in_words(name, **each) for name, each in row["changed"].items())
-        ]
-        out.table(["change", "at", "who", "customer", "subject", "what"], lines)
+        for row in rows:  # lines, not a table: a record is not cut where a terminal ends
+            changed = [change_in_words(name, **each) for name, each in row["changed"].items()]
+            whose = row["customer"] or "nobody"
+            subject = "" if row["subject"] == f"customer:{whose}" else f" {row['subject']}"
+            head = f"{row['seq']}  {row['at']}  {row['who']}  {whose}{subject}"
+            out.say(f"{head}  {', '.join(changed)}")
 
 
 @click.group()
@@ -230,6 +240,8 @@ def create(
     models: tuple[str, ...],
 ) -> None:
     """Create a key for CUSTOMER. It is shown once: only a digest of it is kept."""
+    if not name.strip() or not name.isprintable() or len(name) > 100:
+        raise click.BadParameter("1 to 100 printable characters", param_hint="--name")
     workspace = workspace_here()
     offered = workspace.store.pointed("offer")
     for model in models:
@@ -250,6 +262,8 @@ def list_keys(out: Output, customer: str | None) -> None:
     """List the keys of CUSTOMER, or of all."""
     now = time.time_ns()
     with reading(workspace_here()) as reader:
+        if customer is not None:
+            reader.customer(customer)
         keys = reader.keys(customer)
     policies = policies_of(workspace_here(), [each.key_id for each in keys])
     rows = [
@@ -261,8 +275,9 @@ def list_keys(out: Output, customer: str | None) -> None:
             "state": "revoked"
             if each.revoked is not None
             else "expired"
-            if _ended(each.expires, policies[each.key_id].until, now)
+            if (end_of(each, policies[each.key_id]) or now + 1) <= now
             else "active",
+            "ends": _ends(end_of(each, policies[each.key_id])),
             "scopes": " ".join(policies[each.key_id].scopes or ("inference", "read")),
             "models": " ".join(policies[each.key_id].models or ("all",)),
         }
@@ -317,7 +332,8 @@ def rotate(out: Output, key_id: str, overlap: int) -> None:
         {"customer": old.tenant, "name": old.name, "key": text, "replaces": old.key_id}, text
     )
     if not out.json:
-        until = f"for {overlap} hours" if overlap else "for a second at most"
+        hours = f"{overlap} hour{'s' if overlap > 1 else ''}"
+        until = f"for {hours} at most" if overlap else "for a second at most"
         click.echo(f"Shown once. {old.key_id} goes on working {until}.", err=True)
 
 
@@ -326,11 +342,11 @@ def rotate(out: Output, key_id: str, overlap: int) -> None:
 @with_output
 def revoke(out: Output, key_id: str) -> None:
     """Revoke a key by its id (as `avocado key list` shows it) or by the key itself."""
-    from avocado.gateway import keys
     from avocado.ledger.operation import RevokeKey
 
-    found = keys.key_id(key_id.encode()) or key_id
-    with writing(workspace_here()) as do:
+    workspace = workspace_here()
+    found = find_key(workspace, key_id).key_id
+    with writing(workspace) as do:
         do(RevokeKey(key_id=found))
     out.result({"revoked": found}, f"Revoked {found}: refused within a second from now")
 
@@ -353,8 +369,8 @@ def credit(out: Output, customer: str, amount: Money, reference: str) -> None:
     )
 
 
-def _ended(expires: int | None, until: int | None, now: int) -> bool:
-    return any(end is not None and end <= now for end in (expires, until))
+def _ends(end: int | None) -> str:
+    return "" if end is None else moment(end)
 
 
 def _day(nanos: int) -> str:

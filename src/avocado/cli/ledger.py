@@ -45,6 +45,9 @@ def backup(out: Output, file: Path) -> None:
             "the ledger lies in PostgreSQL: back it up with pg_dump, or its own tools; "
             "the gateway_ tables with policies go along"
         )
+    if file.is_dir() or not file.parent.is_dir():
+        where = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise Refused(f"no backup was made: {where}; name a new file in one that exists")
     beside = file.with_name(f"{file.stem}.gateway.sqlite")
     if beside.exists():
         raise Refused(f"no backup was made: {beside} exists; a backup never overwrites")
@@ -100,14 +103,23 @@ def export(out: Output, what: str, file: Path, customer: str | None) -> None:
 @with_output
 def refund(out: Output, of: str, amount: Money | None, reason: str) -> None:
     """Reverse OF, a request's charge, a deposit, a grant or an adjustment, wholly or in part."""
+    from avocado.gateway.admin import AdminRefused
     from avocado.ledger.operation import Refund
 
     nanos = None if amount is None else amount.nanos
-    posted = _post(Refund(id=new_id("ref"), of=of, reason=reason, amount=nanos))
+    try:
+        posted = _post(Refund(id=new_id("ref"), of=of, reason=reason, amount=nanos))
+    except AdminRefused as refused:
+        if refused.code != "nothing_to_refund":
+            raise
+        left = Money(int(str(refused.fields["left"])), workspace_here().config.currency)
+        raise Refused(
+            f"of {of!r} at most {left} can be reversed: it is unknown, or no more is left of it"
+        ) from refused
     _tell(out, posted, f"Reversed {of}")
 
 
-@ledger.command("grant")
+@ledger.command("grant", context_settings={"ignore_unknown_options": True})
 @click.argument("customer")
 @click.argument("amount", type=Amount())
 @click.option("--reason", default="", help="Stays in the journal.")
@@ -141,6 +153,8 @@ def adjust(out: Output, customer: str, amount: Money, reason: str, actor: str) -
     """Move AMOUNT (either sign) on CUSTOMER's wallet by hand, with who and why."""
     from avocado.ledger.operation import Adjust
 
+    if not amount.nanos:
+        raise click.BadParameter("an amount of zero changes nothing", param_hint="AMOUNT")
     posted = _post(
         Adjust(
             id=new_id("adj"),

@@ -151,7 +151,11 @@ def set_limits(
 def _set_spend(workspace: Workspace, tenant: str, key: Key | None, given: dict[str, Any]) -> None:
     from avocado.ledger.operation import SetSpendLimit
 
-    before = _row(workspace, tenant, key)
+    before, currency = _row(workspace, tenant, key), workspace.config.currency
+    with reading(workspace) as reader:
+        book = reader.customer(tenant).currency
+    if book != currency:
+        raise Refused(f"the book of {tenant} is in {book}; avocado.toml says {currency}")
     month, total = given.get("month", STAYS), given.get("total", STAYS)
     with writing(workspace) as do:
         do(
@@ -184,7 +188,7 @@ def rotate_key(workspace: Workspace, text: str, overlap_hours: int) -> tuple[str
     key's text and the old one's record.
 
     Raises:
-        Refused: there is no such key, or it is revoked.
+        Refused: there is no such key, or it is revoked or has ended.
     """
     from avocado.gateway.access import change
     from avocado.gateway.keys import mint
@@ -195,6 +199,9 @@ def rotate_key(workspace: Workspace, text: str, overlap_hours: int) -> tuple[str
         raise Refused(f"{old.key_id} is revoked: create a new key for {old.tenant}")
     policy = policies_of(workspace, [old.key_id])[old.key_id]
     new, now = mint(workspace.pepper()), time.time_ns()
+    ends = end_of(old, policy)
+    if ends is not None and ends <= now:
+        raise Refused(f"{old.key_id} ended at {moment(ends)}: create a new key for {old.tenant}")
     bounds = {name: getattr(policy, name) for name in ("scopes", "models", *RATES)}
     if any(value is not None for value in bounds.values()):
         with shelf(workspace) as database:
@@ -221,8 +228,15 @@ def rotate_key(workspace: Workspace, text: str, overlap_hours: int) -> tuple[str
             )
     with shelf(workspace) as database:
         until = now + overlap_hours * 3600 * NANO
+        if policy.until is not None:
+            until = min(until, policy.until)  # it was rotated before: no rotation lengthens a life
         change(database, f"key:{old.key_id}", operator(), until=until)
     return new.text, old
+
+
+def end_of(key: Key, policy: Policy) -> int | None:
+    """When a key ends by its record or by its policy, whichever is earlier; ns since 1970."""
+    return min((end for end in (key.expires, policy.until) if end is not None), default=None)
 
 
 def changes_of(workspace: Workspace, tenant: str | None) -> list[dict[str, Any]]:
