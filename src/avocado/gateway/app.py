@@ -7,7 +7,6 @@ tokens is one line in the table: a surface. Knows nothing about processes, ports
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,7 +15,7 @@ import msgspec
 from avocado.engine.engine import Engine
 from avocado.gateway import openapi
 from avocado.gateway.accounts import Accounts
-from avocado.gateway.chat import PaidRequest
+from avocado.gateway.counter import SHOWN, Counter
 from avocado.gateway.desk import Desk
 from avocado.gateway.errors import (
     ApiError,
@@ -26,16 +25,14 @@ from avocado.gateway.errors import (
     of_ledger,
     unavailable,
 )
-from avocado.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send, idempotency_key
+from avocado.gateway.exchange import ClientGone, Exchange, Handler, Receive, Scope, Send
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
 from avocado.gateway.limits import Limits
 from avocado.gateway.metrics import CONTENT_TYPE, MeteredBook, Metrics, Moment
-from avocado.gateway.order import fingerprint, take
 from avocado.gateway.proxies import Proxies
-from avocado.gateway.rates import MemoryRates, Meter, Rates
-from avocado.gateway.shelf import ShelfUnavailable, open_database
-from avocado.gateway.surface import Ask, Serving, Surface
+from avocado.gateway.rates import MemoryRates, Rates
+from avocado.gateway.shelf import open_database
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.surfaces.completions import Completions
 from avocado.gateway.surfaces.embeddings import Embeddings
@@ -45,10 +42,9 @@ from avocado.gateway.surfaces.responses import Responses
 from avocado.gateway.swap import Floor
 from avocado.gateway.telemetry import RequestLog
 from avocado.gateway.tracing import Tracer
-from avocado.gateway.verdict import Stop
 from avocado.ledger.errors import LedgerError
 from avocado.ledger.metrics import Metrics as LedgerMetrics
-from avocado.ledger.operation import Book, Hold
+from avocado.ledger.operation import Book
 from avocado.release.offer import Offer
 from avocado.terms.money import Money
 from avocado.terms.price import KINDS
@@ -56,13 +52,10 @@ from avocado.terms.price import KINDS
 log = logging.getLogger("avocado.gateway")
 
 T = TypeVar("T")
-Handler = Callable[[Exchange], Awaitable[None]]
 
 MODELS: Final = "/v1/models/"
 MESSAGES: Final = "/v1/messages"
 """Its clients are Anthropic's: another header for the key, another shape of errors."""
-SHOWN: Final = len("release-") + 12
-"""How much of a release's id is shown, as the command line shows it."""
 LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "local"))
 _encode = msgspec.json.Encoder().encode
 
@@ -100,12 +93,13 @@ class App:
         self.desk = Desk(self._book, limits, self._over)
         self._keyring = keyring
         self._healthy = healthy
+        sell = Counter(self._identify, floor, self.desk, limits, rates, answers).sell
         self._routes: dict[str, dict[str, Handler]] = {
-            "/v1/chat/completions": {"POST": self._sell(ChatCompletions())},
-            "/v1/completions": {"POST": self._sell(Completions())},
-            "/v1/responses": {"POST": self._sell(Responses())},
-            MESSAGES: {"POST": self._sell(Messages())},
-            "/v1/embeddings": {"POST": self._sell(Embeddings())},
+            "/v1/chat/completions": {"POST": sell(ChatCompletions())},
+            "/v1/completions": {"POST": sell(Completions())},
+            "/v1/responses": {"POST": sell(Responses())},
+            MESSAGES: {"POST": sell(Messages())},
+            "/v1/embeddings": {"POST": sell(Embeddings())},
             "/v1/models": {"GET": self._list_models},
             "/openapi.json": {"GET": self._describe},
             "/health": {"GET": self._health},
@@ -185,103 +179,6 @@ class App:
         if scope not in caller.scopes:
             raise not_allowed(f"This API key has no {scope!r} scope", "scope_missing")
         return caller
-
-    # -- what is sold ----------------------------------------------------------------------------
-
-    def _sell(self, surface: Surface) -> Handler:
-        """The handler of an endpoint whose JSON ``surface`` translates."""
-
-        async def handle(exchange: Exchange) -> None:
-            caller = await self._identify(exchange, "inference")
-            self.desk.enter(caller.tenant)
-            try:
-                if caller.rates:
-                    await self._meter(exchange, caller)
-                body = await exchange.body(self.limits.body_bytes, self.limits.body_seconds)
-                if await self._answered_before(exchange, caller, body):
-                    self.desk.leave(caller.tenant)
-                    return
-                request = await self._order(exchange, surface, caller, body)
-            except BaseException:
-                self.desk.leave(caller.tenant)
-                raise
-            exchange.owned = True
-            try:
-                await exchange.gone()
-            finally:
-                # Who sent an Idempotency-Key will be back for the answer.
-                if not exchange.answered and exchange.tape is None:
-                    request.stop(Stop.DISCONNECT)
-
-        return handle
-
-    async def _meter(self, exchange: Exchange, caller: Caller) -> None:
-        """Counts the request against its rates, before anything of it is read."""
-        meter = exchange.meter = Meter(self.rates, caller.rates)
-        try:
-            await meter.request()
-        except ShelfUnavailable as error:
-            raise unavailable(
-                "Rates cannot be read now; try again", "ledger_unavailable"
-            ) from error
-        finally:
-            exchange.more = meter.headers()
-
-    async def _meter_tokens(self, exchange: Exchange, hold: Hold) -> None:
-        """Takes the most that a counted request can come to from its rates."""
-        if exchange.meter is None:
-            return
-        try:
-            await exchange.meter.tokens(hold.prompt_tokens + hold.n * hold.max_tokens)
-        except ShelfUnavailable as error:
-            raise unavailable(
-                "Rates cannot be read now; try again", "ledger_unavailable"
-            ) from error
-        finally:
-            exchange.more = exchange.meter.headers()
-
-    async def _answered_before(self, exchange: Exchange, caller: Caller, body: bytes) -> bool:
-        """Whether the request repeats an earlier one, whose answer it then got."""
-        key = idempotency_key(exchange)
-        if key is None:
-            return False
-        same = fingerprint(exchange.path, body)
-        kept = await self.answers.admit(exchange, caller.tenant, key, same)
-        if kept is None:
-            return False
-        await exchange.replay(kept)
-        return True
-
-    async def _order(
-        self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes
-    ) -> PaidRequest:
-        ask = surface.read(body)
-        try:
-            return await self._take(exchange, surface, caller, body, ask)
-        except ApiError as error:
-            error.param = surface.names.get(error.param or "", error.param)
-            raise
-
-    async def _take(
-        self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes, ask: Ask
-    ) -> PaidRequest:
-        exchange.model, exchange.user = ask.model, ask.user
-        if self.limits.log_prompts:
-            exchange.said = body
-        found = self.floor.pick(ask.model, caller.tenant, ask.prompt)
-        if found is None:
-            raise model_not_found(ask.model)
-        offer, engine = found
-        if not caller.may_use(ask.model):
-            raise not_allowed(
-                f"This API key may not use the model {ask.model!r}", "model_not_allowed", "model"
-            )
-        exchange.release, exchange.serves = offer.release[:SHOWN], offer.release
-        self.floor.serving[offer.release] += 1
-        order = await take(exchange, body, ask, caller, offer, engine, self.limits)
-        await self._meter_tokens(exchange, order.hold)
-        serving = Serving(exchange.id, int(time.time()), offer.name, offer.release[:SHOWN])
-        return self.desk.start(exchange, order, surface.voice(ask, serving, order.prompts), engine)
 
     def _find(self, name: str) -> tuple[Offer, Engine]:
         offer = self.floor.offers.get(name)
@@ -391,7 +288,7 @@ def build_app(
     return App(
         floor or Floor(_same(offers), _same(engines)),
         book,
-        Keyring(keys, pepper),
+        Keyring(keys, pepper, shared=rates),
         limits or Limits(),
         RequestLog(log_sink),
         healthy,

@@ -95,7 +95,8 @@ def start(
     try:
         for prompt in prompts:
             for number in range(n):
-                started.append(generate(prompt, number))  # noqa: PERF401: all but one may start
+                # Not a comprehension: all but one may start.
+                started.append(generate(prompt, number))
     except BaseException:
         for each in started:
             task = asyncio.ensure_future(each.cancel())

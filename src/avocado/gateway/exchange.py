@@ -289,6 +289,10 @@ class Exchange:
         self.answered = True
 
 
+Handler = Callable[[Exchange], Awaitable[None]]
+"""Answers the requests of one route."""
+
+
 def openai_shape(error: ApiError, request: str) -> bytes:
     return error.body()
 
