@@ -66,12 +66,16 @@ def test_parse_with_pydantic(client: openai.OpenAI) -> None:
     assert calls[0].function.parsed_arguments == weather(place="Oslo")
 
 
-def test_strict_tools_without_a_grammar_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.parse(
-            model=MODEL, messages=MESSAGES, tools=[openai.pydantic_function_tool(weather)]
-        )
-    assert caught.value.param == "tools[0].strict"
+def test_strict_tools_that_the_model_may_call(client: openai.OpenAI) -> None:
+    tool = openai.pydantic_function_tool(weather)
+    parsed = client.chat.completions.parse(model=MODEL, messages=MESSAGES, tools=[tool])
+    calls: Any = parsed.choices[0].message.tool_calls
+    assert calls[0].function.parsed_arguments == weather(place="Oslo")
+    with client.chat.completions.stream(model=MODEL, messages=MESSAGES, tools=[tool]) as stream:
+        kinds = [event.type for event in stream]
+        assert kinds.count("tool_calls.function.arguments.delta") > 1
+        final: Any = stream.get_final_completion().choices[0].message.tool_calls
+    assert final[0].function.parsed_arguments == weather(place="Oslo")
 
 
 def test_thoughts(client: openai.OpenAI) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from avocado.data.chat import ChatTemplate
@@ -56,8 +56,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def tokenizer() -> Any:
-    """Byte-level BPE of about 400 tokens: every byte, a few merges, ChatML's marks."""
+def tokenizer(marks: Iterable[str] = ()) -> Any:
+    """Byte-level BPE of about 400 tokens: every byte, a few merges, ChatML's marks. ``marks`` are
+    one token each, as Qwen3's ``<think>`` and ``<tool_call>``."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -74,12 +75,13 @@ def tokenizer() -> Any:
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     fast.chat_template = CHATML
+    fast.add_tokens([AddedToken(mark, normalized=False) for mark in marks])
     return fast
 
 
-def make(architecture: str, folder: Path, **changes: Any) -> Path:
+def make(architecture: str, folder: Path, marks: Iterable[str] = (), **changes: Any) -> Path:
     """Writes a checkpoint into ``folder``: safetensors, tokenizer, template, stop tokens."""
-    words = tokenizer()
+    words = tokenizer(marks)
     torch.manual_seed(7)
     config = AutoConfig.for_model(
         architecture, vocab_size=len(words), **{**CONFIGS[architecture], **changes}

@@ -18,6 +18,7 @@ import pytest
 from avocado.data.chat import Prompt
 from avocado.engine.embedded import EmbeddedEngine
 from avocado.engine.engine import (
+    Calls,
     EngineError,
     Finish,
     Grammar,
@@ -27,6 +28,9 @@ from avocado.engine.engine import (
     Sampling,
 )
 from avocado.engine.grammar import LONGEST, GrammarError, check
+from avocado.engine.reply import Called, Reply, joined
+from avocado.engine.sampler import decide
+from tests.engine.conftest import make
 
 Tiny = Callable[[str], Path]
 
@@ -184,6 +188,132 @@ def test_a_thought_comes_before_the_grammar(tiny: Tiny) -> None:
     play(tiny("qwen3"), scene)
 
 
+CLOSED = "<think>\n\n</think>\n\n"
+"""Thinking is off."""
+MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose marks are tokens of their own."""
+    return make("qwen3", tmp_path_factory.mktemp("marked"), MARKS)
+
+
+Lead = Callable[[EmbeddedEngine, str], None]
+
+
+@pytest.fixture
+def lead(monkeypatch: pytest.MonkeyPatch) -> Lead:
+    """The next answer's model wants nothing so much as to begin with a text."""
+    script: list[int] = []
+
+    def led(logits: Any, choices: Any) -> Any:
+        if script:
+            logits[:, script.pop(0)] += 1000
+        return decide(logits, choices)
+
+    def wish(engine: EmbeddedEngine, text: str) -> None:
+        script[:] = engine.template.encode(text)
+
+    monkeypatch.setattr("avocado.engine.scheduler.decide", led)
+    return wish
+
+
+def test_a_model_may_open_a_thought_before_the_grammar(marked: Path, lead: Lead) -> None:
+    async def scene(engine: EmbeddedEngine) -> None:
+        lead(engine, "<think>hm</think>")
+        text, finish = await say(engine, Regex("[01]{8}"), 60, text="Say: ", seed=1)
+        assert re.fullmatch("<think>hm</think>[01]{8}", text)
+        assert finish.usage.reasoning == len(engine.template.encode("<think>hm</think>"))
+        lead(engine, "0<think>")
+        text, _ = await say(engine, Regex("[01]{8}"), 60, text="Say: ", seed=1)
+        assert re.fullmatch("[01]{8}", text), "later is too late"
+        lead(engine, "<think>")
+        text, _ = await say(engine, Regex("[01]{8}"), 60, text=CLOSED, seed=1)
+        assert re.fullmatch("[01]{8}", text), "thinking is off"
+
+    play(marked, scene)
+
+
+TOOLS = (
+    (
+        "add",
+        '{"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"],'
+        ' "additionalProperties": false, "$defs": {"n": {"enum": [1, 22, 333]}}}',
+    ),
+    (
+        "say",
+        '{"type": "object", "properties": {"w": {"enum": ["</tool_call>", "b"]}},'
+        ' "required": ["w"], "additionalProperties": false}',
+    ),
+)
+SCHEMAS = {name: json.loads(schema) for name, schema in TOOLS}
+
+
+def calls_in(text: str) -> list[Called]:
+    reply = Reply("assistant\n", ({"function": {"name": "add"}},))
+    pieces = joined([*reply.feed(text), *reply.end()])
+    return [piece for piece in pieces if isinstance(piece, Called)]
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize("several", [True, False])
+def test_calls_that_must_be_made_are_calls_whatever_the_model(
+    tiny: Tiny, marked: Path, tokens: bool, several: bool
+) -> None:
+    async def scene(engine: EmbeddedEngine) -> None:
+        grammar = Calls(TOOLS, must=True, several=several)
+        counts = []
+        for seed in range(8):
+            text, finish = await say(engine, grammar, 300, seed=seed, text=CLOSED)
+            if finish.reason == "length":
+                continue
+            calls = calls_in(text)
+            counts.append(len(calls))
+            for call in calls:
+                jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+            assert text.startswith("<tool_call>")
+        assert counts
+        assert min(counts) >= 1
+        assert several or max(counts) == 1
+
+    play(marked if tokens else tiny("qwen3"), scene)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_call_that_the_model_opens_by_itself_is_held(
+    tiny: Tiny, marked: Path, lead: Lead, tokens: bool
+) -> None:
+    async def scene(engine: EmbeddedEngine) -> None:
+        grammar = Calls(TOOLS, must=False, several=True)
+        free = "It is <so>, and {no} call: </function> 会."
+        lead(engine, free + "<|im_end|>")
+        assert (await say(engine, grammar, 60))[0] == free
+        held = 0
+        for seed in range(6):
+            lead(engine, "Well. <tool_call>\n<function=add>")
+            text, _ = await say(engine, grammar, 200, seed=seed)
+            assert text.startswith("Well. <tool_call>")
+            for call in calls_in(text):
+                if call.arguments.endswith("}"):
+                    held += 1
+                    jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+            assert "<function" not in text
+        assert held
+
+    play(marked if tokens else tiny("qwen3"), scene)
+
+
+def test_one_call_ends_the_answer_where_one_is_allowed(marked: Path, lead: Lead) -> None:
+    async def scene(engine: EmbeddedEngine) -> None:
+        call = '<tool_call>\n{"name": "say", "arguments": {"w": "b"}}\n</tool_call>'
+        lead(engine, call + " and more")
+        text, finish = await say(engine, Calls(TOOLS, must=False, several=False), 120)
+        assert (text, finish.reason) == (call, "stop")
+
+    play(marked, scene)
+
+
 WRONG: list[tuple[Grammar, str]] = [
     (JsonSchema("{"), "no JSON"),
     (JsonSchema("[]"), "must be an object"),
@@ -193,6 +323,8 @@ WRONG: list[tuple[Grammar, str]] = [
     (JsonSchema('{"$ref": "#/nowhere"}'), "nowhere"),
     (JsonSchema('{"enum": ["' + "x" * LONGEST + '"]}'), "longer than"),
     (JsonSchema('{"a":' * 5000 + "1" + "}" * 5000), "schema"),
+    (Calls((("f", '{"type": "strin"}'),), must=True, several=True), "strin"),
+    (Calls((("f", '{"enum": ["' + "x" * LONGEST + '"]}'),), must=False, several=True), "longer"),
     (Regex("(a"), "unclosed group"),
     (Regex("a(?=b)"), "look-around"),
     (Regex("x" * (LONGEST + 1)), "longer than"),

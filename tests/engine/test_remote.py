@@ -10,6 +10,7 @@ import pytest
 
 from avocado.data.chat import Chat, ChatTemplate
 from avocado.engine.engine import (
+    Calls,
     Delta,
     EngineBusy,
     EngineError,
@@ -22,7 +23,7 @@ from avocado.engine.engine import (
     Unsupported,
 )
 from avocado.engine.reply import Called, Reply, Said, Thought, joined
-from avocado.engine.upstream import VLLM
+from avocado.engine.upstream import VLLM, Question, body
 from avocado.terms.usage import Usage
 from tests.engine.fake_upstream import (
     HELLO,
@@ -131,6 +132,7 @@ def test_messages_go_out_as_they_came_and_extras_are_refused() -> None:
                 (replace(SOME, top_k=3), "top_k"),
                 (replace(SOME, stop_ids=(3,)), "stop_ids"),
                 (replace(SOME, grammar=Regex("a")), "response_format"),
+                (replace(SOME, grammar=Calls(SCHEMAS, must=False, several=True)), "grammar"),
             ):
                 with pytest.raises(Unsupported) as caught:
                     await engine.check(sampling)
@@ -290,6 +292,72 @@ def test_a_schema_reaches_the_server_as_it_was_written() -> None:
             assert json.dumps(sent, separators=(",", ":")) == schema
 
     play(scene())
+
+
+SCHEMAS = (("f", '{"type":"object"}'),)
+
+
+def test_calls_reach_a_server_in_its_own_words(template: ChatTemplate) -> None:
+    async def scene() -> None:
+        async with remote() as (engine, (fake,)):
+            await collect(engine, replace(SOME, grammar=Calls(SCHEMAS, must=True, several=True)))
+            sent = fake.bodies[0]["response_format"]
+            assert sent["json_schema"]["schema"]["properties"]["name"] == {"const": "f"}
+        async with remote(template=template, dialect=VLLM) as (engine, (fake,)):
+            for must in (True, False):
+                grammar = Calls(SCHEMAS, must=must, several=not must)
+                await engine.check(replace(SOME, grammar=grammar))
+                await collect(engine, replace(SOME, grammar=grammar))
+            wrong = Calls((("f", '{"type": "strin"}'),), must=False, several=True)
+            with pytest.raises(ValueError, match="strin"):
+                await engine.check(replace(SOME, grammar=wrong))
+            must_be, may_be = (body["response_format"]["format"] for body in fake.bodies)
+            tag = {
+                "type": "tag",
+                "begin": '<tool_call>\n{"name": "f", "arguments": ',
+                "content": {"type": "json_schema", "json_schema": {"type": "object"}},
+                "end": "}\n</tool_call>",
+            }
+            assert must_be == {
+                "type": "tags_with_separator",
+                "separator": "\n",
+                "at_least_one": True,
+                "tags": [tag],
+                "stop_after_first": True,
+            }
+            assert may_be == {
+                "type": "triggered_tags",
+                "triggers": ["<tool_call>"],
+                "tags": [tag],
+                "stop_after_first": False,
+            }
+
+    play(scene())
+
+
+@pytest.mark.parametrize(
+    ("opening", "thinking", "before"),
+    [
+        ("", False, None),
+        ("", True, "or"),
+        ("<think>\n", True, "tag"),
+        ("<think>\n\n</think>\n\n", False, None),
+    ],
+)
+def test_a_thought_comes_before_what_a_server_holds(
+    opening: str, thinking: bool, before: str | None
+) -> None:
+    chat = Chat(({"role": "user", "content": "Hi"},), (), thinking)
+    prompt = Question(f"assistant\n{opening}", (1, 2), chat)
+    for grammar in (Json(), JsonSchema('{"type":"object"}'), Regex("a+")):
+        sampling = replace(SOME, grammar=grammar)
+        sent = json.loads(body(prompt, sampling, "m", VLLM, ids=True))
+        if before is None:
+            assert sent.get("response_format", {}).get("type") != "structural_tag"
+            continue
+        first, second = sent["response_format"]["format"]["elements"]
+        assert first["type"] == before
+        assert second["type"] == ("regex" if isinstance(grammar, Regex) else "json_schema")
 
 
 def test_a_server_with_another_tokenizer_is_told_once(

@@ -11,7 +11,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
 from avocado.data.chat import Chat
-from avocado.engine.engine import JsonSchema
+from avocado.engine.engine import Calls, JsonSchema
 from avocado.engine.scripted import Script
 from avocado.gateway.surfaces.messages import Messages
 
@@ -187,7 +187,13 @@ def test_what_came_out_can_go_back_in() -> None:
 
 def test_choices_and_formats() -> None:
     named = read(tools=[TOOL], tool_choice={"type": "tool", "name": "look"})
-    assert (named.forced, isinstance(named.grammar, JsonSchema)) == (True, True)
+    assert (named.forced, isinstance(named.grammar, Calls)) == (True, True)
+    assert (named.grammar_from, named.prompt.tools[0]["function"]["name"]) == (
+        "tool_choice",
+        "look",
+    )
+    held = read(tools=[{**TOOL, "strict": True}])
+    assert (held.forced, held.grammar_from) == (False, "tools[0].strict")
     assert read(tools=[TOOL], tool_choice={"type": "any"}).forced
     assert read(tools=[TOOL], tool_choice={"type": "none"}).prompt.tools == ()
     schema = {"type": "json_schema", "schema": {"type": "object"}}
@@ -208,7 +214,6 @@ def test_choices_and_formats() -> None:
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"output_config": {"effort": "high"}}, "output_config.effort"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
-        ({"tools": [{**TOOL, "strict": True}]}, "tools[0].strict"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),

@@ -10,8 +10,10 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from avocado.data.chat import Prompt
-from avocado.engine.engine import Json, JsonSchema, Sampling
+from avocado.engine import upstream
+from avocado.engine.engine import Calls, Json, JsonSchema, Sampling
 from avocado.engine.scripted import Script
+from avocado.engine.tool_call import call_schema
 
 MakeStand = Callable[..., Any]
 TOOLS: Any = [
@@ -188,20 +190,72 @@ def test_a_call_that_must_be_is_held_by_a_grammar(make_stand: MakeStand, choice:
     message, reason = said(stand.ask(tools=TOOLS, tool_choice=choice))
     assert (reason, message["content"]) == ("tool_calls", None)
     assert message["tool_calls"][0]["function"]["name"] == "time"
+    names = ["weather", "time"] if choice == "required" else ["time"]
     grammar = seen.samplings[-1].grammar
-    assert isinstance(grammar, JsonSchema)
-    schema = json.loads(grammar.schema)
-    calls = schema.get("anyOf", [schema])
-    assert [call["properties"]["name"]["const"] for call in calls] == (
-        ["weather", "time"] if choice == "required" else ["time"]
-    )
+    assert isinstance(grammar, Calls)
+    assert [name for name, _ in grammar.schemas] == names
+    assert (grammar.must, grammar.several) == (True, choice == "required")
     # What a tool's schema refers to in itself still lies where the reference points.
+    schema = call_schema(grammar.schemas)
+    calls = schema.get("anyOf", [schema])
+    assert [call["properties"]["name"]["const"] for call in calls] == names
     place = calls[0]["properties"]["arguments"]["$ref"].removeprefix("#/$defs/")
     inner = schema["$defs"][place]["properties"]["place"]["$ref"]
     assert inner == f"#/$defs/{place}/$defs/place"
     streamed = joined(stand.ask(tools=TOOLS, tool_choice=choice, stream=True))[0]
     assert streamed["calls"][0]["function"]["name"] == "time"
     assert (streamed["content"], streamed["reason"]) == ("", "tool_calls")
+
+
+def test_several_calls_may_be_made_where_one_must_be(make_stand: MakeStand) -> None:
+    stand = make_stand()
+    seen = stand.engine.script = Seen(f"{CALL}\n{OTHER}")
+    message, reason = said(stand.ask(tools=TOOLS, tool_choice="required"))
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["weather", "time"]
+    assert (message["content"], reason) == (None, "tool_calls")
+    stand.ask(tools=TOOLS, tool_choice="required", parallel_tool_calls=False)
+    grammar = seen.samplings[-1].grammar
+    assert isinstance(grammar, Calls)
+    assert not grammar.several
+
+
+def strict(name: str) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {}, "additionalProperties": False}
+    function = {"name": name, "strict": True, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def test_strict_tools_are_held_whenever_the_model_calls_them(make_stand: MakeStand) -> None:
+    stand = make_stand()
+    seen = stand.engine.script = Seen(f"I look.\n{OTHER}")
+    message, reason = said(stand.ask(tools=[TOOLS[0], strict("time")]))
+    assert (message["content"], reason) == ("I look.", "tool_calls")
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["time"]
+    (loose, held) = (
+        '{"type":"object"}',
+        '{"type":"object","properties":{},"additionalProperties":',
+    )
+    grammar = seen.samplings[-1].grammar
+    assert grammar == Calls(
+        (("weather", loose), ("time", held + "false}")), must=False, several=True
+    )
+    stand.ask(tools=[strict("time")], parallel_tool_calls=False)
+    one = seen.samplings[-1]
+    assert isinstance(one.grammar, Calls)
+    assert not one.grammar.several
+    assert one.stop == (), "the grammar ends it, and not a mark that may stand in a value"
+
+
+def test_strict_tools_that_the_engine_cannot_hold_are_named(make_stand: MakeStand) -> None:
+    stand = make_stand()
+
+    async def check(sampling: Sampling) -> None:
+        upstream.check(sampling, upstream.OPENAI, ids=False)
+
+    stand.engine.check = check
+    answer = stand.ask(tools=[TOOLS[0], strict("time")])
+    assert (answer.status, answer.error["param"]) == (400, "tools[1].strict")
+    assert stand.ask(tools=[strict("time")], tool_choice="required").status == 200
 
 
 def test_one_call_at_most_where_asked(make_stand: MakeStand) -> None:
@@ -275,10 +329,6 @@ def test_a_history_that_does_not_add_up(stand: Any, history: Any, param: str) ->
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
-            "tools[0].strict",
-        ),
     ],
 )
 def test_tools_that_are_not_served(stand: Any, more: Any, param: Any) -> None:

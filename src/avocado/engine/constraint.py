@@ -28,27 +28,39 @@ class Matcher(Protocol):
 
 
 class Constraint:
-    """Changes one row's logits in place. ``waits``: the grammar begins when ``start`` says so, for
-    it is about the answer and not about the thought before it."""
+    """Changes one row's logits in place. The grammar is about the answer and not about the thought
+    before it. ``waits``: a thought is under way, and ``start`` says when it is over. ``opens``: the
+    token that begins one, where the model may think if it likes; it is allowed as the first."""
 
     def __init__(
-        self, sampling: Sampling, matcher: Matcher | None = None, *, waits: bool = False
+        self,
+        sampling: Sampling,
+        matcher: Matcher | None = None,
+        *,
+        waits: bool = False,
+        opens: int | None = None,
     ) -> None:
         self._presence, self._frequency = sampling.presence_penalty, sampling.frequency_penalty
         self._bias = sampling.logit_bias
         self._matcher = matcher
         self._started = not waits
+        self._opens = opens
         self._seen: set[int] = set()
         self._addend: torch.Tensor | None = None
         """``[vocabulary]``, what bias and penalties add; made with the first row."""
 
     @classmethod
     def of(
-        cls, sampling: Sampling, matcher: Matcher | None = None, *, waits: bool = False
+        cls,
+        sampling: Sampling,
+        matcher: Matcher | None = None,
+        *,
+        waits: bool = False,
+        opens: int | None = None,
     ) -> Constraint | None:
         """None if ``sampling`` leaves the logits as they are."""
         if matcher or sampling.logit_bias or penalised(sampling):
-            return cls(sampling, matcher, waits=waits)
+            return cls(sampling, matcher, waits=waits, opens=opens)
         return None
 
     @property
@@ -67,11 +79,18 @@ class Constraint:
         if self._addend is not None:
             row += self._addend
         if self._matcher is not None and self._started:
+            opens = self._opens
+            kept = None if opens is None else row[opens].item()
             self._matcher.mask(row)
+            if opens is not None and kept is not None:
+                row[opens] = kept
 
     def take(self, token: int) -> None:
         """``token`` was chosen."""
-        if self._matcher is not None and self._started:
+        opens, self._opens = self._opens, None
+        if token == opens:
+            self._started = False
+        elif self._matcher is not None and self._started:
             self._matcher.take(token)
         if self._addend is not None and (self._presence or self._frequency):
             self._addend[token] -= self._frequency

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.sampling import Grammar, Json, JsonSchema, Regex, Sampling
+from avocado.engine.sampling import Calls, Grammar, Json, JsonSchema, Regex, Sampling
 from avocado.terms.usage import Usage, UsageError
 
 __all__ = [
+    "Calls",
     "Delta",
     "Embedder",
     "Engine",

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from avocado.engine.sampling import Grammar, Json, JsonSchema, Regex
+from avocado.engine.sampling import Calls, Grammar, Json, JsonSchema, Regex
+from avocado.engine.tool_call import CALL, CALLED, call_schema
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ LIMITS: Final[dict[str, Any]] = {
 }
 SPACE: Final = r"[\x20\x0A\x0D\x09]{1,40}"
 """White space between JSON's parts: enough to indent, and an end to what a poor model fills."""
+
+OPTIONS: Final[Any] = {"whitespace_pattern": SPACE, "lenient": False}
 
 
 class GrammarError(ValueError):
@@ -88,7 +91,9 @@ class Grammars:
     def _compile(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self._vocabulary(), _source(grammar), limits=_limits())
+        vocabulary = self._vocabulary()
+        source = _source(grammar, self._made_from[0].get_added_vocab())
+        matcher = LLMatcher(vocabulary, source, limits=_limits())
         if not matcher.is_error():
             matcher.compute_bitmask()  # the first costs most, and may find it too large
         if matcher.is_error():
@@ -166,7 +171,8 @@ class LateMatcher:
             self.error = self._matcher.error
 
 
-def _source(grammar: Grammar) -> str:
+def _source(grammar: Grammar, marks: Collection[str] = ()) -> str:
+    """``marks``: tokens of their own, which llguidance knows by their names alone."""
     from llguidance import LLMatcher
 
     match grammar:
@@ -180,6 +186,42 @@ def _source(grammar: Grammar) -> str:
             if len(pattern) > LONGEST:
                 raise GrammarError(f"the regular expression is longer than {LONGEST} characters")
             return LLMatcher.grammar_from_regex(pattern)
+        case Calls():
+            if sum(len(schema) for _, schema in grammar.schemas) > LONGEST:
+                raise GrammarError(f"the tools' schemas are longer than {LONGEST} characters")
+            return _from_calls(grammar, marks)
+
+
+def _from_calls(calls: Calls, marks: Collection[str]) -> str:
+    """A grammar in llguidance's Lark. Free text lasts until the mark of a call, which may be one
+    token, or be spelt; a spelt one ends the text at once (``lazy``)."""
+    schema = {"x-guidance": OPTIONS, **call_schema(calls.schemas)}
+    opening, closing = f'"{CALL}"', f'"{CALLED}"'
+    if CALL in marks:
+        opening = f"{CALL} | {opening}"
+    if CALLED in marks:
+        closing = f"{CALLED} | {closing}"
+    if calls.must:
+        start = (
+            "start: opening body (SPACE opening body)*" if calls.several else "start: opening body"
+        )
+    else:
+        start = "start: (head body)* TEXT" if calls.several else "start: head body | TEXT"
+    return "\n".join(
+        (
+            "%llguidance {}",
+            start,
+            f"head: {f'TEXT {CALL} | ' if CALL in marks else ''}spelt",
+            f"spelt[lazy]: /(.|\\n)*{CALL}/",
+            f"opening: {opening}",
+            "body: SPACE? call SPACE? closing",
+            f"closing: {closing}",
+            f"call: %json {json.dumps(schema)}",
+            "TEXT: /(.|\\n)*/",
+            "SPACE: /[ \\n]{1,2}/",
+            "",
+        )
+    )
 
 
 def _from_schema(schema: str) -> str:
@@ -195,9 +237,7 @@ def _from_schema(schema: str) -> str:
         raise GrammarError("the JSON schema must be an object")
     # A schema may carry settings for llguidance; ours come last and win.
     read.pop("x-guidance", None)
-    return LLMatcher.grammar_from_json_schema(
-        read, overrides={"whitespace_pattern": SPACE, "lenient": False}
-    )
+    return LLMatcher.grammar_from_json_schema(read, overrides=OPTIONS)
 
 
 def _limits() -> Any:
@@ -207,6 +247,6 @@ def _limits() -> Any:
 
 
 def _sentence(grammar: Grammar, said: str) -> str:
-    what = "regular expression" if isinstance(grammar, Regex) else "JSON schema"
+    what = {Regex: "regular expression", Calls: "tools' schemas"}.get(type(grammar), "JSON schema")
     told = re.sub(r"\s+", " ", said).strip()[:300]
     return f"the {what} cannot be used: {told}"

@@ -345,6 +345,11 @@ class ThoughtCount:
         """Whether no thought is under way, nor can be."""
         return self._state is Thinking.NO
 
+    @property
+    def possible(self) -> bool:
+        """Whether the model may still begin one."""
+        return self._state is Thinking.PERHAPS
+
     def take(self, text: str, completion: int) -> None:
         """The token that made ``completion`` tokens added ``text``, perhaps none."""
         if self._state is Thinking.NO:

@@ -38,7 +38,18 @@ class Regex:
     pattern: str
 
 
-Grammar = Json | JsonSchema | Regex
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The text's tool calls, in Qwen's Hermes form, are such as ``schemas`` allow: the name of each
+    tool, and the JSON text of its arguments' JSON Schema. ``must``: the text is a call or several,
+    else they stand anywhere in it. Not ``several``: it ends after its first call."""
+
+    schemas: tuple[tuple[str, str], ...]
+    must: bool
+    several: bool
+
+
+Grammar = Json | JsonSchema | Regex | Calls
 """What a text must be. Only the maximum of tokens or a stop string may cut it short."""
 
 

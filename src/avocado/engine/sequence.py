@@ -11,7 +11,7 @@ from avocado.engine.constraint import Constraint, Matcher
 from avocado.engine.detokenizer import Detokenizer, StopFilter
 from avocado.engine.engine import Delta, EngineError, Finish, FinishReason, Sampling, TokenLogprob
 from avocado.engine.logprobs import Spelling, Telling, Told
-from avocado.engine.reply import ThoughtCount
+from avocado.engine.reply import THINK, ThoughtCount
 from avocado.engine.sampler import Choice
 from avocado.engine.stream import Signal, Stopped
 from avocado.terms.usage import Usage
@@ -38,7 +38,12 @@ class Sequence:
     ) -> None:
         """``spelling`` is needed for log-probabilities, ``matcher`` keeps the grammar."""
         self._thought = ThoughtCount(prompt.text)
-        self._constraint = Constraint.of(sampling, matcher, waits=self._thought.open)
+        self._constraint = Constraint.of(
+            sampling,
+            matcher,
+            waits=self._thought.open,
+            opens=backend.token_to_id(THINK) if matcher and self._thought.possible else None,
+        )
         self.ids: Ids[int] = prompt.ids
         self.completion = 0
         self.choice = Choice.of(sampling, self._constraint)

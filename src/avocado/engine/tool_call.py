@@ -106,6 +106,45 @@ def is_cut(body: str) -> bool:
     return False
 
 
+def call_schema(schemas: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The JSON Schema of one call in the Hermes form; ``schemas`` are each tool's name and the JSON
+    text of its arguments' schema.
+
+    Raises:
+        ValueError: a schema is no JSON.
+    """
+    calls = []
+    definitions: dict[str, Any] = {}
+    for place, (name, schema) in enumerate(schemas):
+        root = f"#/$defs/tool{place}"
+        definitions[f"tool{place}"] = _moved(msgspec.json.decode(schema), root)
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": name}, "arguments": {"$ref": root}},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    whole = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**whole, "$defs": definitions}
+
+
+def _moved(schema: Any, root: str) -> Any:
+    """A schema that lies below another's root: its references to its own root follow it."""
+    if isinstance(schema, Mapping):
+        return {
+            key: root + value[1:]
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _moved(value, root)
+            for key, value in schema.items()
+            if key != "x-guidance"  # settings of llguidance: ours win
+        }
+    if isinstance(schema, list):
+        return [_moved(each, root) for each in schema]
+    return schema
+
+
 def _open_hermes(body: str) -> tuple[Arguments, str] | Unsure:
     name, rest = "", body
     for step in _HEADER:

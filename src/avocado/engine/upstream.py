@@ -14,7 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.engine import Json, JsonSchema, Regex, Sampling, Unsupported
+from avocado.engine.engine import Calls, Grammar, Json, JsonSchema, Regex, Sampling, Unsupported
+from avocado.engine.reply import THINK, THOUGHT, Thinking, thinking_after
+from avocado.engine.tool_call import CALL, CALLED, call_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Dialect:
     """``top_k``, and with it ``min_p`` and ``repetition_penalty``, which are set to do nothing."""
     regex: bool = False
     """``structured_outputs.regex``."""
+    structural_tags: bool = False
+    """``structural_tag`` as ``response_format``: text with parts that are held to a schema."""
     cache_salt: bool = False
     tokens_as_ids: bool = False
     """``return_tokens_as_token_ids``: log-probabilities name tokens by their ids."""
@@ -42,9 +46,12 @@ VLLM: Final = Dialect(
     continuous_usage=True,
     top_k=True,
     regex=True,
+    structural_tags=True,
     cache_salt=True,
     tokens_as_ids=True,
 )
+Tag = dict[str, Any]
+"""A format of XGrammar's structural tags."""
 DIALECTS: Final = {each.name: each for each in (OPENAI, VLLM)}
 
 
@@ -68,6 +75,9 @@ def check(sampling: Sampling, dialect: Dialect, *, ids: bool) -> None:
         raise Unsupported("stop_ids", f"{said} stop tokens")
     if isinstance(sampling.grammar, Regex) and not dialect.regex:
         raise Unsupported("response_format", f"{said} a regular expression as response_format")
+    calls = sampling.grammar
+    if isinstance(calls, Calls) and not (calls.must or dialect.structural_tags):
+        raise Unsupported("grammar", f"{said} strict tools, unless one must be called")
     if sampling.logprobs and ids and not dialect.tokens_as_ids:
         raise Unsupported("logprobs", f"{said} log-probabilities")
 
@@ -114,7 +124,8 @@ def body(
         fields |= {"top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
     if dialect.cache_salt and sampling.cache_salt:
         fields["cache_salt"] = sampling.cache_salt
-    fields |= _grammar(sampling)
+    if sampling.grammar is not None:
+        fields |= _grammar(sampling.grammar, dialect, _thought(prompt) if ids else None)
     return msgspec.json.encode(fields)
 
 
@@ -150,14 +161,64 @@ def _ask(
             fields["stop_token_ids"] = list(sampling.stop_ids)
 
 
-def _grammar(sampling: Sampling) -> dict[str, Any]:
-    match sampling.grammar:
-        case None:
-            return {}
+def _grammar(grammar: Grammar, dialect: Dialect, thought: Tag | None) -> dict[str, Any]:
+    if dialect.structural_tags and (thought is not None or isinstance(grammar, Calls)):
+        parts = [_tag(grammar)] if thought is None else [thought, _tag(grammar)]
+        whole = parts[0] if len(parts) == 1 else {"type": "sequence", "elements": parts}
+        return {"response_format": {"type": "structural_tag", "format": whole}}
+    match grammar:
         case Json():
             return {"response_format": {"type": "json_object"}}
         case JsonSchema(schema):
-            named = {"name": "answer", "strict": True, "schema": msgspec.Raw(schema.encode())}
-            return {"response_format": {"type": "json_schema", "json_schema": named}}
+            return _named(msgspec.Raw(schema.encode()))
+        case Calls():  # without its marks: one call at most
+            return _named(call_schema(grammar.schemas))
         case Regex(pattern):
             return {"structured_outputs": {"regex": pattern}}
+
+
+def _named(schema: Any) -> dict[str, Any]:
+    named = {"name": "answer", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _tag(grammar: Grammar) -> Tag:
+    """``grammar`` in XGrammar's structural tags."""
+    match grammar:
+        case Json():
+            return {"type": "json_schema", "json_schema": {"type": "object"}}
+        case JsonSchema(schema):
+            return {"type": "json_schema", "json_schema": msgspec.Raw(schema.encode())}
+        case Regex(pattern):
+            return {"type": "regex", "pattern": pattern}
+        case Calls():
+            tags = [_call_tag(name, schema) for name, schema in grammar.schemas]
+            how = (
+                {"type": "tags_with_separator", "separator": "\n", "at_least_one": True}
+                if grammar.must
+                else {"type": "triggered_tags", "triggers": [CALL]}
+            )
+            return {**how, "tags": tags, "stop_after_first": not grammar.several}
+
+
+def _call_tag(name: str, schema: str) -> Tag:
+    """One call of the tool ``name``, as Qwen's templates show it."""
+    quoted = msgspec.json.encode(name).decode()
+    return {
+        "type": "tag",
+        "begin": f'{CALL}\n{{"name": {quoted}, "arguments": ',
+        "content": {"type": "json_schema", "json_schema": msgspec.Raw(schema.encode())},
+        "end": f"}}\n{CALLED}",
+    }
+
+
+def _thought(prompt: Prompt) -> Tag | None:
+    """What comes before an answer that a grammar holds: a server holds the text from its first
+    token on, unless it is told of a thought."""
+    tag = {"type": "tag", "begin": THINK, "content": {"type": "any_text"}, "end": THOUGHT}
+    opening = thinking_after(prompt.text)
+    if opening is Thinking.YES:
+        return {**tag, "begin": ""}
+    if opening is Thinking.PERHAPS and isinstance(prompt, Question) and prompt.chat.thinking:
+        return {"type": "or", "elements": [tag, {"type": "const_string", "value": ""}]}
+    return None

@@ -40,7 +40,7 @@ class Ask:
 
     ``max_tokens`` None leaves the bound to the server. ``usage_wanted`` asks a stream for its
     usage; whole answers always carry it. ``n`` answers are made of each prompt. ``forced`` says
-    that the answer must be one call of a tool, by a grammar that stands in ``grammar``.
+    that the answer must be calls of tools, by a grammar that stands in ``grammar``.
     ``grammar_from`` is the parameter that a wrong grammar is blamed on.
     """
 

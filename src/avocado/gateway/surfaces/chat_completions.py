@@ -228,8 +228,8 @@ class ChatCompletions:
             logprobs=request.logprobs is True,
             top_logprobs=request.top_logprobs or 0,
             grammar=grammar,
-            grammar_from="tool_choice" if toolset.grammar else "response_format",
-            forced=toolset.grammar is not None,
+            grammar_from=toolset.grammar_from or "response_format",
+            forced=toolset.forced,
             user=request.user,
         )
 

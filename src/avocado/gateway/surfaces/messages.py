@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.engine import JsonSchema
+from avocado.engine.engine import Grammar, JsonSchema
 from avocado.gateway.errors import bad_request, unsupported
 from avocado.gateway.surface import Ask, Serving
 from avocado.gateway.surfaces.chat_completions import Name
@@ -154,7 +154,7 @@ class Messages:
         refuse_set(request, NEUTRAL)
         toolset = _tools(request)
         wanted = request.output_config.format if request.output_config else None
-        grammar = toolset.grammar
+        grammar: Grammar | None = toolset.grammar
         if wanted is not None:
             if toolset.tools:
                 raise unsupported(
@@ -173,8 +173,8 @@ class Messages:
             top_k=request.top_k or 0,
             stop=(*read_stops(request.stop_sequences, "stop_sequences"), *toolset.stop),
             grammar=grammar,
-            grammar_from="tool_choice" if toolset.grammar else "output_config",
-            forced=toolset.grammar is not None,
+            grammar_from=toolset.grammar_from or "output_config",
+            forced=toolset.forced,
             user=request.metadata.user_id if request.metadata else None,
         )
 

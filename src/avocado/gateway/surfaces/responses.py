@@ -164,8 +164,8 @@ class Responses:
             logprobs=bool(request.top_logprobs or LOGPROBS in (request.include or ())),
             top_logprobs=request.top_logprobs or 0,
             grammar=grammar,
-            grammar_from="tool_choice" if toolset.grammar else "text.format",
-            forced=toolset.grammar is not None,
+            grammar_from=toolset.grammar_from or "text.format",
+            forced=toolset.forced,
             user=request.user,
             echo=_echo(request, effort),
         )

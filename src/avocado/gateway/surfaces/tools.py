@@ -1,8 +1,9 @@
-"""Tools: what a client offers the model, and the grammar of a call that it insists on. Pure.
+"""Tools: what a client offers the model, and the grammar of its calls. Pure.
 
 Every surface brings its tools into OpenAI's shape, which is what chat templates render. Whether the
 model calls one is its own choice, unless ``required`` or a named function leaves it none: then the
-answer is one call, held to the schema of its parameters by the engine.
+answer is calls alone. Calls that must be made, and those of strict tools, are held to the schemas
+of their parameters by the engine.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from avocado.engine.engine import JsonSchema
-from avocado.gateway.errors import bad_request, unsupported
+from avocado.engine.engine import Calls
+from avocado.gateway.errors import bad_request
 
 MAX_TOOLS: Final = 128
 CALL_END: Final = "</tool_call>"
@@ -48,11 +49,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Toolset:
-    """What the template is given, and the grammar where the model has no choice."""
+    """What the template is given, and what holds the model's calls. ``forced``: the answer is calls
+    alone. ``grammar_from`` is the parameter that asks for the grammar."""
 
     tools: tuple[Mapping[str, Any], ...] = ()
-    grammar: JsonSchema | None = None
+    grammar: Calls | None = None
+    grammar_from: str = ""
     stop: tuple[str, ...] = ()
+
+    @property
+    def forced(self) -> bool:
+        return self.grammar is not None and self.grammar.must
 
 
 def choose(
@@ -61,8 +68,7 @@ def choose(
     """What becomes of the tools. ``places`` are the names of the two parameters, for errors.
 
     Raises:
-        ApiError: 400, a choice without tools, of an unknown one, or ``strict`` where nothing can
-            hold the model to it.
+        ApiError: 400, a choice without tools or of an unknown one.
     """
     tools_at, choice_at = places
     if len(functions) > MAX_TOOLS:
@@ -78,53 +84,29 @@ def choose(
         return Toolset()
     offered = tuple(function.openai() for function in functions)
     if choice.mode == "auto":
-        for place, function in enumerate(functions):
-            if function.strict:
-                raise unsupported(
-                    f"{tools_at}[{place}].strict",
-                    "strict: true is served where the model must call a tool: with "
-                    f"{choice_at} required, or naming the function. Leave it out otherwise",
-                )
-        return Toolset(offered, stop=() if parallel else (CALL_END,))
+        strict = [place for place, function in enumerate(functions) if function.strict]
+        if not strict:
+            return Toolset(offered, stop=() if parallel else (CALL_END,))
+        grammar = _calls(functions, must=False, several=parallel)
+        return Toolset(offered, grammar, f"{tools_at}[{strict[0]}].strict")
     wanted = [function for function in functions if choice.name in (None, function.name)]
     if not wanted:
         raise bad_request(
             f"Invalid value for {choice_at}: no tool is called {choice.name!r}", choice_at
         )
-    return Toolset(offered, JsonSchema(msgspec.json.encode(call_schema(wanted)).decode()))
+    grammar = _calls(wanted, must=True, several=parallel and choice.name is None)
+    return Toolset(offered, grammar, choice_at)
 
 
-def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
-    """The JSON Schema of one call in the Hermes form, of one of ``functions``."""
-    calls = []
-    definitions: dict[str, Any] = {}
-    for place, function in enumerate(functions):
-        arguments: Mapping[str, Any] = function.parameters or {"type": "object"}
-        definitions[f"tool{place}"] = _moved(arguments, f"#/$defs/tool{place}")
-        calls.append(
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": function.name},
-                    "arguments": {"$ref": f"#/$defs/tool{place}"},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    whole = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return {**whole, "$defs": definitions}
-
-
-def _moved(schema: Any, root: str) -> Any:
-    """A schema that lies below another's root: its references to its own root follow it."""
-    if isinstance(schema, Mapping):
-        return {
-            key: root + value[1:]
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, root)
-            for key, value in schema.items()
-        }
-    if isinstance(schema, list):
-        return [_moved(each, root) for each in schema]
-    return schema
+def _calls(functions: Sequence[Function], *, must: bool, several: bool) -> Calls:
+    """A tool that is not strict is held to its schema only where it must be called, for then a
+    grammar is needed in any case."""
+    anything: Mapping[str, Any] = {"type": "object"}
+    schemas = [
+        (function.parameters if must or function.strict else None) or anything
+        for function in functions
+    ]
+    named = zip((function.name for function in functions), schemas, strict=True)
+    return Calls(
+        tuple((name, msgspec.json.encode(schema).decode()) for name, schema in named), must, several
+    )
