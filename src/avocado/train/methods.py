@@ -26,8 +26,10 @@ own answers, rewarded; ``distillation``: answers of teachers, or a larger model'
 class Dpo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[dpo]``: direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290).
 
-    ``beta`` holds the model to its reference; ``loss`` is one of the published variants;
-    ``label_smoothing`` is the share of pairs that are believed to be the wrong way round.
+    ``beta`` holds the model to its reference, the base; ``loss`` is one of the published variants
+    (``train.losses`` has their formulas); ``label_smoothing`` is the share of pairs that are
+    believed to be the wrong way round: for ``sigmoid``, ``robust``, and ``exo_pair``, which needs
+    it (its paper's is 0.001).
     """
 
     beta: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.1
@@ -36,9 +38,19 @@ class Dpo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     label_smoothing: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.0
 
+    def __post_init__(self) -> None:
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError('loss = "exo_pair" needs a label_smoothing above 0, such as 0.001')
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust", "exo_pair"):
+            raise ValueError(f'loss = "{self.loss}" knows no label_smoothing')
+
 
 class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[kto]``: Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306)."""
+    """``[kto]``: Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306).
+
+    Where good and bad answers are not equally many, its authors weigh them so that
+    ``desirable_weight`` × good is 1 to 4/3 of ``undesirable_weight`` × bad.
+    """
 
     beta: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.1
     desirable_weight: Weight = 1.0
@@ -46,18 +58,19 @@ class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[…rewards]]``: how an answer is judged, 0 to 1, times ``weight``.
+    """``[[…rewards]]``: how an answer is judged, from 0 to 1. ``weight`` is its part of the total,
+    which is the weighted mean of all. Thinking is never judged.
 
     ``exact``: equal to the row's ``reference``; ``json_schema``: JSON that fits ``schema``;
     ``regex``: the whole answer matches ``pattern``; ``function``: what ``function``
-    (``"module:name"``) returns for ``(answer, reference, row)``.
+    (``"module:name"``) returns for ``(answer, reference, row)``, row being the row's own fields.
     """
 
     kind: Literal["exact", "json_schema", "regex", "function"]
-    weight: Weight = 1.0
+    weight: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
     pattern: str | None = None
     schema: dict[str, Any] | None = None
-    function: str | None = None
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
 
     def __post_init__(self) -> None:
         needed = {"json_schema": "schema", "regex": "pattern", "function": "function"}
@@ -69,9 +82,15 @@ class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Grpo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[grpo]``: group relative policy optimization (Shao et al. 2024, arXiv:2402.03300).
 
-    Each step the model answers ``batch`` prompts ``generations`` times, up to ``max_tokens``, and
-    learns from how each answer's reward differs from its group's. ``beta`` weighs the divergence
-    from the base; 0 keeps no reference in memory.
+    Each step the model answers ``batch`` prompts ``generations`` times, in up to ``max_tokens``,
+    and learns once from how each answer's reward differs from its group's. An answer that
+    ``max_tokens`` cuts off is judged as it stands. ``micro_batch`` counts answers. ``thinking``
+    asks for thought before the answer. ``beta`` weighs the divergence from the base; 0 keeps no
+    reference in memory. ``top_p`` below 1 draws from another distribution than is learnt.
+
+    ``loss`` is how tokens are weighed: ``dapo`` all alike (Yu et al. 2025, arXiv:2503.14476, eq.
+    8), ``grpo`` all answers alike, ``dr_grpo`` by ``max_tokens`` and without dividing by the
+    group's deviation (Liu et al. 2025, arXiv:2503.20783).
     """
 
     rewards: Annotated[tuple[Reward, ...], Meta(min_length=1)]
@@ -79,8 +98,9 @@ class Grpo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_tokens: Positive = 256
     temperature: Annotated[float, Meta(gt=0.0, le=2.0)] = 1.0
     top_p: Share = 1.0
+    thinking: bool = False
     beta: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
-    epsilon: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+    loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
 
 
 class Teacher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,14 +132,17 @@ class Judge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(pattern=r"^https?://")]
     key_env: str | None = None
     instruction: str = "Grade how well the answer serves the request."
+    max_tokens: Positive = 512
+    at_once: Annotated[int, Meta(ge=1, le=1024)] = 8
 
 
 class Distillation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[distillation]``: learn from better models. Give ``teachers`` or a local ``model``.
 
     From ``teachers``: each answers every prompt of the data; ``rewards`` and ``judge`` verify; the
-    best answer of a prompt that reaches ``threshold`` is kept and learnt. From ``model`` (a folder
-    or a hub id with the same tokenizer): on the student's own answers, by full probabilities.
+    best answer of a prompt that reaches ``threshold`` is kept and learnt, with its thoughts where
+    ``reasoning`` says so. From ``model`` (a folder or a hub id with the same tokenizer): on the
+    student's own answers, by full probabilities.
     """
 
     teachers: tuple[Teacher, ...] = ()
@@ -127,6 +150,7 @@ class Distillation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rewards: tuple[Reward, ...] = ()
     judge: Judge | None = None
     threshold: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+    reasoning: Literal["drop", "keep"] = "drop"
     max_tokens: Positive = 256
     temperature: Annotated[float, Meta(gt=0.0, le=2.0)] = 1.0
     beta: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
@@ -134,3 +158,7 @@ class Distillation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.teachers) == (self.model is not None):
             raise ValueError("give either teachers or a model to [distillation]")
+        if len({each.model for each in self.teachers}) < len(self.teachers):
+            raise ValueError("two teachers have one model name")
+        if len({each.currency for each in self.teachers}) > 1:
+            raise ValueError("the teachers' prices are in different currencies")

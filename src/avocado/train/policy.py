@@ -1,0 +1,354 @@
+"""Policy: the trainer of methods that weigh a model's own log-probabilities of whole answers.
+
+An objective says what passes the model in each step and what its log-probabilities cost; this
+module computes them, at labelled positions only, and brings transformers' optimizer loop and exact
+resume. Knows no method.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from avocado.data.chat import IGNORED, ChatTemplate, RenderError
+from avocado.data.provenance import Provenance
+from avocado.errors import Refused
+from avocado.train import weights
+from avocado.train.assembly import Log, Work
+from avocado.train.recipe import Training
+from avocado.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+SCORED: Final = 4096
+"""Positions whose logits are in memory at once; with more, each part is computed again for its
+gradient. A vocabulary of 151,936 takes 2.5 GB at so many."""
+
+Batch = dict[str, Any]
+"""``ids`` and ``labels`` ``[rows, tokens]``, and what the objective adds for itself."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A prompt and an answer to it: ``ids`` of both, the answer from ``start`` on."""
+
+    ids: NDArray[np.int32]
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def answer(self) -> int:
+        """Tokens of the answer."""
+        return len(self.ids) - self.start
+
+
+def answered(prompt: Sequence[int], answer: Sequence[int]) -> Answered:
+    import numpy as np
+
+    return Answered(np.array([*prompt, *answer], np.int32), len(prompt))
+
+
+def rendered(
+    row: Provenance,
+    prompt: Sequence[Mapping[str, Any]],
+    answer: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]],
+    template: ChatTemplate,
+    max_length: int,
+) -> Answered:
+    """``prompt`` as serving renders it and what the model is to emit, the stop token included.
+
+    Raises:
+        Refused: the template cannot render it so, or it is longer than ``max_length``.
+    """
+    import numpy as np
+
+    where = f"{row.file}, row {row.row}"
+    context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in prompt]
+    try:
+        (made,) = template.rows([*context, {**answer, "weight": 1}], tools)
+    except RenderError as error:
+        raise Refused(f"{where}: {error}") from error
+    if len(made.ids) > max_length:
+        raise Refused(
+            f"{where}: {len(made.ids):,} tokens where max_length allows {max_length:,}; "
+            "raise max_length, or leave the row out"
+        )
+    return Answered(np.array(made.ids, np.int32), len(made.ids) - made.trained)
+
+
+def padded(rows: Sequence[Answered], pad_id: int) -> Batch:
+    """``ids`` and ``labels`` of ``rows``, padded on the right: causal models need no mask."""
+    shape = (len(rows), max(map(len, rows)))
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    for place, row in enumerate(rows):
+        whole = torch.from_numpy(row.ids.astype("int64"))
+        ids[place, : len(row)] = whole
+        labels[place, row.start : len(row)] = whole[row.start :]
+    return {"ids": ids, "labels": labels}
+
+
+def passes(lengths: Sequence[int], training: Training) -> list[list[int]]:
+    """The rows of each step: a fresh permutation each epoch, one after the other; a step's rows are
+    sorted by length, longest first. Pure: the same on any machine."""
+    steps = training.steps or max(1, -(-len(lengths) * (training.epochs or 0) // training.batch))
+    numbers = _permutations(len(lengths), training.seed)
+    drawn = ([next(numbers) for _ in range(training.batch)] for _ in range(int(steps)))
+    return [sorted(step, key=lambda row: (-lengths[row], row)) for step in drawn]
+
+
+def cut(rows: Sequence[int], micro: int) -> list[Sequence[int]]:
+    """``rows`` in micro-batches of ``micro``; 0 is all at once."""
+    size = micro or len(rows)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _permutations(rows: int, seed: int) -> Iterator[int]:
+    shuffle = random.Random(seed)
+    while True:
+        numbers = list(range(rows))
+        shuffle.shuffle(numbers)
+        yield from numbers
+
+
+def token_logps(
+    model: Any, ids: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """log p of each labelled token given those before it, zero elsewhere: ``[rows, tokens − 1]``.
+
+    The head runs at labelled positions only. ``temperature`` divides the logits.
+    """
+    causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    wanted = labels[:, 1:]
+    labelled = wanted != IGNORED
+    hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    head = causal.get_output_embeddings()
+
+    def score(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        logits = head(states).float() / temperature
+        return -torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+
+    states, tokens = hidden[labelled], wanted[labelled]
+    parts = list(zip(torch.split(states, SCORED), torch.split(tokens, SCORED), strict=True))
+    if len(parts) > 1 and torch.is_grad_enabled():
+        found = [checkpoint(score, *part, use_reentrant=False) for part in parts]
+    else:
+        found = [score(*part) for part in parts]
+    flat = torch.cat(found)
+    return flat.new_zeros(wanted.shape).masked_scatter(labelled, flat)
+
+
+class Objective(Protocol):
+    """What a method wants of each step. ``steps`` optimizer steps of ``per_step`` micro-batches."""
+
+    steps: int
+    per_step: int
+    temperature: float
+
+    def begin(self, step: int) -> list[Batch]:
+        """The micro-batches of a step (from 0), before any of them passes. Nothing here may draw
+        from PyTorch's own random numbers: a resume restores them afterwards."""
+
+    def loss(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """This micro-batch's part of the step's loss: the parts of a step are added up.
+
+        ``logps``: as :func:`token_logps` gives them."""
+
+    def metrics(self) -> dict[str, float]:
+        """What there is to say about the step that has just run."""
+
+
+class PolicyTrainer(Trainer):
+    """transformers' Trainer on an objective's micro-batches, whole training checkpoints or none."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, run_folder: RunFolder, objective: Objective, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.remove_callback(PrinterCallback)
+        self._run_folder = run_folder
+        self._objective = objective
+        if self.accelerator.num_processes > 1:
+            raise Refused("preferences and rewards are trained by one process: set gpus = 1")
+
+    def get_batch_samples(self, *arguments: Any, **named: Any) -> tuple[list[Batch], None]:
+        """The loader only counts; the micro-batches are the objective's."""
+        super().get_batch_samples(*arguments, **named)
+        return self._objective.begin(self.state.global_step), None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        with self.accelerator.autocast():
+            logps = token_logps(
+                self.accelerator.unwrap_model(model),
+                inputs["ids"],
+                inputs["labels"],
+                self._objective.temperature,
+            )
+        return self._objective.loss(logps, inputs)
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """The plan counts them."""
+        return 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Under a temporary name until it is complete."""
+        step = self.state.global_step
+        with weights.writing(f"the training checkpoint of step {step}"):
+            building = self._run_folder.building()
+            self.args.output_dir = str(building)
+            super()._save_checkpoint(model, trial)
+            self._run_folder.keep(building / f"checkpoint-{step}", step)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Log-probabilities of a model outside of training: no gradient, no dropout.
+
+    ``reference`` looks through the adapters at the base below them; the model itself has not been
+    trained yet where it has none.
+    """
+
+    model: Any
+    pad_id: int
+    bf16: bool
+
+    def tokens(
+        self, rows: Sequence[Answered], *, reference: bool, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """As :func:`token_logps`, of ``rows``."""
+        below = reference and hasattr(self.model, "peft_config")
+        device = self.model.device
+        self.model.eval()
+        with (
+            torch.no_grad(),
+            self.model.disable_adapter() if below else nullcontext(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            batch = padded(rows, self.pad_id)
+            return token_logps(
+                self.model, batch["ids"].to(device), batch["labels"].to(device), temperature
+            )
+
+    def answers(self, rows: Sequence[Answered], *, reference: bool, micro: int) -> torch.Tensor:
+        """log π(y|x) of each of ``rows``, in order; ``micro`` pass at once."""
+        found = torch.zeros(len(rows))
+        order = sorted(range(len(rows)), key=lambda row: (-len(rows[row]), row))
+        for part in cut(order, micro):
+            logps = self.tokens([rows[row] for row in part], reference=reference)
+            found[torch.tensor(part)] = logps.sum(dim=1).float().cpu()
+        return found
+
+
+def load(work: Work) -> Any:
+    """The model of the work, ready to be scored.
+
+    Raises:
+        Refused: its logits are not simply its head's, so that scoring by parts would be wrong.
+    """
+    model = weights.load_model(work.base, work.recipe)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    ids = torch.tensor([[1, 2, 3]], device=model.device)
+    with torch.no_grad():
+        whole = causal(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(dim=-1)
+        plain = token_logps(model, ids, ids)
+    if not torch.allclose(whole.gather(2, ids[:, 1:, None])[..., 0], plain, atol=1e-4):
+        raise Refused("this model does more to its logits than its head: it cannot be trained so")
+    return model
+
+
+def trainer(work: Work, model: Any, objective: Objective) -> PolicyTrainer:
+    """The assembled trainer of ``model``, which :func:`load` gave."""
+    training, save_every = work.recipe.training, work.save_every
+    if training.gradient_checkpointing and hasattr(model, "peft_config"):
+        model.enable_input_require_grads()
+    arguments = TrainingArguments(
+        output_dir=str(work.run_folder.path),
+        max_steps=objective.steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=objective.per_step,
+        train_sampling_strategy="sequential",
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES[training.schedule],
+        warmup_steps=round(training.warmup * objective.steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip,
+        optim="adamw_torch_fused",
+        bf16=training.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        seed=training.seed,
+        data_seed=training.seed,
+        remove_unused_columns=False,
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or 1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        push_to_hub=False,
+        disable_tqdm=True,
+        log_level="error",
+    )
+    return PolicyTrainer(
+        work.run_folder,
+        objective,
+        model=model,
+        args=arguments,
+        train_dataset=_Count(objective.steps * objective.per_step),
+        callbacks=[_Steps(work.log, objective.metrics)],
+    )
+
+
+class _Count(torch.utils.data.Dataset[dict[str, int]]):
+    """As many items as micro-batches; what they hold is the objective's."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, int]:
+        return {"micro_batch": index}
+
+
+class _Steps(TrainerCallback):
+    """Passes each step's numbers on, and stops a run whose loss is no number any more."""
+
+    def __init__(self, log: Log, metrics: Callable[[], dict[str, float]]) -> None:
+        self._log = log
+        self._metrics = metrics
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs = given["logs"]
+        if "loss" not in logs:
+            return
+        if not torch.tensor(float(logs["loss"])).isfinite():
+            raise Refused(
+                f"the loss is {logs['loss']} at step {state.global_step}: "
+                "lower learning_rate, or raise warmup or clip"
+            )
+        kept = ("loss", "learning_rate", "grad_norm")
+        numbers = {key: float(logs[key]) for key in kept if key in logs}
+        self._log(state.global_step, {**numbers, **self._metrics()})
