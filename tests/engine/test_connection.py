@@ -72,7 +72,7 @@ async def whole(connection: Connection) -> bytes:
 
 
 def play(scene: Callable[[], Awaitable[Any]]) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scene(), 20))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,14 @@ def test_tls_is_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "key"),
-    [("localhost:8000", None), ("ftp://host", None), ("http://", None), ("http://h", "a\r\nb: c")],
+    [
+        ("localhost:8000", None),
+        ("ftp://host", None),
+        ("http://", None),
+        ("http://h", "a\r\nb: c"),
+        ("http://me:secret@h", None),
+        ("http://h/a b", None),
+    ],
 )
 def test_an_address_or_key_that_cannot_be_is_refused_at_once(url: str, key: str | None) -> None:
     with pytest.raises(ValueError, match=r"address|ASCII"):

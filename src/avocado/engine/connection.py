@@ -219,16 +219,20 @@ class Connections:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no address of an HTTP server")
+        if "@" in parts.netloc:
+            raise ValueError(f"the address of {parts.hostname} must carry no password; use a key")
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port or (443 if self._secure else 80)
         self._connect, self._idle, self._total = connect, idle, total
         self._base = parts.path.rstrip("/")
-        fields = {"Host": parts.netloc.rpartition("@")[2], "Accept": "*/*"}
+        fields = {"Host": parts.netloc, "Accept": "*/*"}
         if api_key is not None:
             fields["Authorization"] = f"Bearer {api_key}"
         for name, value in fields.items():
             if not (value.isascii() and value.isprintable()):
                 raise ValueError(f"{name} of {url} must be printable ASCII")
+        if not (self._base.isascii() and self._base.isprintable() and " " not in self._base):
+            raise ValueError(f"the path of {url!r} must be written in ASCII, as in a request")
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._fields = lines.encode()
         self._resting: deque[Connection] = deque()

@@ -31,6 +31,8 @@ def conversation(messages: Sequence[Mapping[str, Any]], cache_salt: str) -> str:
 
 def choose(loads: Mapping[str, int], key: str) -> str:
     """``loads``: running requests of each replica that may be chosen, at least one."""
+    if len(loads) == 1:
+        return next(iter(loads))
     share = SLACK * (sum(loads.values()) + 1) / len(loads)
     favourite = max(loads, key=lambda name: _weight(name, key))
     if loads[favourite] < share:
