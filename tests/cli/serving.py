@@ -20,6 +20,7 @@ from avocado.cli.book import reading
 from avocado.cli.customers import add_customer, create_key
 from avocado.cli.offers import place_offer
 from avocado.data.chat import ChatTemplate
+from avocado.engine.vectors import makes_vectors
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Workspace
@@ -32,11 +33,12 @@ def make_shop(folder: Path, name: str = "avocado-1", weights: Path = SEEDLING) -
     """A workspace that sells ``weights`` as ``name`` to acme; the release's id and acme's key."""
     workspace = Workspace.create(folder)
     store = workspace.store
+    vectors = makes_vectors(weights)
     with store.stage() as staging:
         shutil.copytree(weights, staging.folder, dirs_exist_ok=True)
         facts = {
             "name": name,
-            "template_sha256": ChatTemplate.load(weights).sha256,
+            "template_sha256": None if vectors else ChatTemplate.load(weights).sha256,
             "gate": {"purpose": "sale"},
         }
         release = staging.keep("release", facts)

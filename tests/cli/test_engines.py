@@ -13,9 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from tests.cli.serving import PRICE, Serving, charges, make_shop, refused, serving, set_engine
+from tests.engine.small_embedder import write_embedder
 
 MESSAGES: Any = [{"role": "user", "content": "Heute ist der 12. März."}]
 
@@ -157,3 +159,40 @@ def test_a_vllm_that_cannot_start_says_why(tmp_path: Path, settings: str, senten
     make_shop(tmp_path / "shop")
     set_engine(tmp_path / "shop", f'kind = "vllm"\n[engine.settings]\n{settings}')
     assert sentence in refused(tmp_path / "shop")
+
+
+def test_embeddings_of_a_release_and_of_a_server_behind_another(
+    tmp_path: Path, upstream: tuple[Path, str], replica: Serving
+) -> None:
+    """The embedded engine serves an embedding model; a remote one passes it on, for its own price;
+    where the server makes text it says so by the model's name."""
+    weights = write_embedder(tmp_path / "weights")
+    behind, front, wrong = (tmp_path / name for name in ("behind", "front", "wrong"))
+    _, their_key = make_shop(behind, "vectors-1", weights)
+    _, key = make_shop(front, "avocado-1", weights)
+    _, other_key = make_shop(wrong, "avocado-1", weights)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(behind))
+        set_engine(front, remote([server.url], model="vectors-1"))
+        set_engine(wrong, remote([replica.url]))
+        made = server.client(their_key).embeddings.create(
+            model="vectors-1", input=["hello", "Heute ist der 12. März."]
+        )
+        client = stack.enter_context(serving(front, UPSTREAM_KEY=their_key)).client(key)
+        passed = client.embeddings.create(
+            model="avocado-1", input=["hello", "Heute ist der 12. März."]
+        )
+        assert [each.embedding for each in passed.data] == [each.embedding for each in made.data]
+        assert passed.usage.prompt_tokens == made.usage.prompt_tokens
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="avocado-1", input="hello", dimensions=7)
+        assert caught.value.param == "dimensions"
+        client = stack.enter_context(serving(wrong, UPSTREAM_KEY=upstream[1])).client(other_key)
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="avocado-1", input="hello")
+        assert caught.value.param == "model"
+    assert (len(charges(behind)), len(charges(front))) == (2, 1)
+    for charge in (*charges(behind), *charges(front)):
+        assert charge.usage.prompt == made.usage.prompt_tokens
+        assert charge.charge == charge.usage.prompt * PRICE.prompt // 1_000_000
+    assert charges(wrong) == []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from avocado.data.chat import Chat
-from avocado.engine.embedding import PASS, POOLING, EmbeddingEngine, passes
+from avocado.engine.embedding import PASS, EmbeddingEngine, passes
 from avocado.engine.engine import (
     EngineBusy,
     EngineError,
@@ -25,6 +25,7 @@ from avocado.engine.engine import (
     Sampling,
     Unsupported,
 )
+from avocado.engine.vectors import POOLING
 from avocado.terms.usage import Usage
 from tests.engine.small_embedder import write_embedder
 

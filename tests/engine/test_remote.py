@@ -239,6 +239,26 @@ def test_thoughts_and_calls_that_come_apart_are_put_back_together() -> None:
                 Called(1, "g", "{}"),
             ]
             assert finish.reason == "stop"
+            deltas = [
+                event.text
+                async for event in engine.generate(prompt, SOME)
+                if isinstance(event, Delta)
+            ]
+            assert any(text.endswith('"arguments": {"a"') for text in deltas), "not held back"
+
+    play(scene())
+
+
+def test_a_server_that_goes_back_to_a_call_is_not_believed() -> None:
+    async def scene() -> None:
+        async with remote() as (engine, (fake,)):
+            calls = [
+                {"index": index, "function": {"name": name, "arguments": arguments}}
+                for index, name, arguments in ((0, "f", "{}"), (1, "g", "{}"), (0, "", "{}"))
+            ]
+            fake.plan = Plan(deltas=tuple({"tool_calls": [call]} for call in calls))
+            with pytest.raises(EngineError, match="went back"):
+                await collect(engine, SOME)
 
     play(scene())
 
@@ -373,5 +393,17 @@ def test_a_server_with_another_tokenizer_is_told_once(
             (said,) = [each.message for each in caplog.records]
             assert f"{fake.url} counts {ours + 3} prompt tokens" in said
             assert f"make {ours}" in said
+
+    play(scene())
+
+
+def test_cancelled_before_it_began_it_ends_and_its_place_is_free(template: ChatTemplate) -> None:
+    async def scene() -> None:
+        async with remote(template=template, dialect=VLLM) as (engine, (fake,)):
+            prompt = engine.prepare(HELLO)
+            stream = engine.generate(prompt, SOME)
+            assert await stream.cancel() == Usage(len(prompt.ids))
+            assert engine.occupancy.running == 0
+            assert fake.bodies == []
 
     play(scene())

@@ -139,8 +139,9 @@ class WorkspaceStock:
 def _embedded(release: Artifact, settings: Embedded) -> Engine:
     from avocado.engine.embedded import EmbeddedEngine
     from avocado.engine.embedding import EmbeddingEngine
+    from avocado.engine.vectors import makes_vectors
 
-    if EmbeddingEngine.suits(release.files):
+    if makes_vectors(release.files):
         return EmbeddingEngine.load(
             release.files,
             device=settings.device,
@@ -154,7 +155,13 @@ def _embedded(release: Artifact, settings: Embedded) -> Engine:
 
 def _template(release: Artifact) -> ChatTemplate:
     from avocado.data.chat import ChatTemplate
+    from avocado.engine.vectors import makes_vectors
 
+    if makes_vectors(release.files):  # it has a tokenizer, and may have no template
+        from transformers import AutoTokenizer
+
+        loaded: Any = AutoTokenizer.from_pretrained(str(release.files), trust_remote_code=False)
+        return ChatTemplate(loaded, frozenset())
     template = ChatTemplate.load(release.files)
     _check_template(release, template)
     return template

@@ -31,10 +31,9 @@ from avocado.engine.engine import (
 )
 from avocado.engine.model import without_bars
 from avocado.engine.stream import Stopped, Stream
+from avocado.engine.vectors import POOLING
 from avocado.terms.usage import Usage
 
-POOLING: Final = Path("1_Pooling", "config.json")
-"""What makes a folder an embedding model's."""
 FAMILIES: Final = ("qwen2", "qwen3")
 """Model types whose attention looks back only, as pooling by the last token wants it."""
 PASS: Final = 8192
@@ -56,11 +55,6 @@ class EmbeddingEngine:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedding")
         self._running: dict[Stream, asyncio.Task[None]] = {}
         self._closed = False
-
-    @staticmethod
-    def suits(folder: Path) -> bool:
-        """Whether ``folder`` holds an embedding model rather than one that makes text."""
-        return (folder / POOLING).is_file()
 
     @classmethod
     def load(

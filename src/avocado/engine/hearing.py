@@ -134,7 +134,13 @@ class Hearing:
         """Whether an event that is nothing but a piece of text may take the short way."""
         self._thinks = False
         """Whether the server sends a thought apart, and is in the middle of it."""
-        self._calls: dict[int, tuple[list[str], list[str]]] = {}
+        self._call: int | None = None
+        """The upstream's number of the call that it is at."""
+        self._left: set[int] = set()
+        """Of those that it has left."""
+        self._name: list[str] = []
+        self._argued = False
+        """Whether arguments of this call came, and with them its name was told."""
 
     @property
     def usage(self) -> Usage:
@@ -252,11 +258,32 @@ class Hearing:
         if delta.content:
             text += self._end_thought() + delta.content
         for call in delta.tool_calls or ():
-            names, arguments = self._calls.setdefault(call.index, ([], []))
-            if call.function is not None:
-                names.append(call.function.name or "")
-                arguments.append(call.function.arguments or "")
+            text += self._hear_call(call)
         return text
+
+    def _hear_call(self, call: _Call) -> str:
+        """A piece of a call. Its name is told with the first of its arguments."""
+        name = (call.function and call.function.name) or ""
+        arguments = (call.function and call.function.arguments) or ""
+        text = ""
+        if call.index != self._call:
+            if call.index in self._left:
+                if name or arguments:
+                    raise EngineError("the upstream went back to a tool call that it had left")
+                return ""
+            text = self._close()
+            self._call = call.index
+        self._name.append(name)
+        if arguments:
+            text += self._open() + arguments
+        return text
+
+    def _open(self) -> str:
+        if self._argued:
+            return ""
+        self._argued = True
+        name = msgspec.json.encode("".join(self._name)).decode()
+        return self._end_thought() + f'\n{CALL}\n{{"name": {name}, "arguments": '
 
     def _end_thought(self) -> str:
         if not self._thinks:
@@ -265,16 +292,13 @@ class Hearing:
         return f"\n{THOUGHT}\n\n"
 
     def _close(self) -> str:
-        """The calls that came in pieces, whole."""
-        if not self._calls:
+        """The call that it was at is over."""
+        if self._call is None:
             return ""
-        text = self._end_thought()
-        for names, arguments in self._calls.values():
-            name = msgspec.json.encode("".join(names)).decode()
-            body = "".join(arguments) or "{}"
-            text += f'\n{CALL}\n{{"name": {name}, "arguments": {body}}}\n{CALLED}'
-        self._calls = {}
-        return text
+        text = "" if self._argued else self._open() + "{}"
+        self._left.add(self._call)
+        self._call, self._name, self._argued = None, [], False
+        return f"{text}}}\n{CALLED}"
 
     def _count(self, text: str, usage: msgspec.Raw) -> None:
         if usage is not _NULL and bytes(usage) != b"null":
@@ -304,11 +328,11 @@ class Hearing:
             given = _usage(raw)
         except (ValueError, RecursionError) as error:
             raise UsageRejected(f"the upstream's usage cannot be read: {error}") from error
-        prompt = _number("prompt_tokens", given.prompt_tokens)
-        completion = _number("completion_tokens", given.completion_tokens)
+        prompt = checked_count("prompt_tokens", given.prompt_tokens)
+        completion = checked_count("completion_tokens", given.completion_tokens)
         inside, out = given.prompt_tokens_details, given.completion_tokens_details
-        cached = _number("cached_tokens", (inside and inside.cached_tokens) or 0)
-        reasoning = _number("reasoning_tokens", (out and out.reasoning_tokens) or 0)
+        cached = checked_count("cached_tokens", (inside and inside.cached_tokens) or 0)
+        reasoning = checked_count("reasoning_tokens", (out and out.reasoning_tokens) or 0)
         if completion > self._max_tokens:
             raise UsageRejected(
                 f"the upstream counts {completion} tokens where {self._max_tokens} were allowed"
@@ -339,7 +363,8 @@ def _says_only(delta: _Delta) -> bool:
     )
 
 
-def _number(name: str, value: Any) -> int:
+def checked_count(name: str, value: Any) -> int:
+    """Raises UsageRejected: a number of tokens that cannot be."""
     if type(value) is not int or not 0 <= value <= MAX_TOKENS:
         raise UsageRejected(f"the upstream's {name} is {str(value)[:40]}")
     return value

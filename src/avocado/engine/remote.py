@@ -24,7 +24,6 @@ from avocado.engine import upstream
 from avocado.engine.connection import ConnectionBroken, Connections, NoConnection
 from avocado.engine.engine import (
     Delta,
-    Embedder,
     EngineBusy,
     EngineError,
     Finish,
@@ -42,6 +41,7 @@ from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
 from avocado.engine.stream import Signal, Stopped, Stream
 from avocado.engine.upstream import OPENAI, Dialect, Question
+from avocado.engine.vectors import PATH, RemoteEmbedder, Vectors
 
 if TYPE_CHECKING:
     from avocado.data.chat import ChatTemplate
@@ -90,28 +90,16 @@ class RemoteEngine:
         self._patience = patience or Patience()
         self._running: dict[Stream, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        patience = self._patience
-        self._connections = {
-            each.url: Connections(
-                each.url,
-                api_key,
-                connect=patience.connect,
-                idle=patience.idle,
-                total=patience.total,
-            )
-            for each in self.replicas
-        }
+        self._key = api_key
+        self._connections: dict[str, Connections] = {}
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
         self._spelling: Spelling | None = None
+        self.embedder = RemoteEmbedder(model, template, self._by_ids, self._start)
 
     @property
     def occupancy(self) -> Occupancy:
         return Occupancy(len(self._running), capacity=self._capacity)
-
-    @property
-    def embedder(self) -> Embedder | None:
-        return None
 
     def prepare(self, chat: Chat) -> Question:
         if self.template is not None:
@@ -137,8 +125,6 @@ class RemoteEngine:
             await asyncio.to_thread(_check_schema, sampling.grammar.schema)
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
-        if self._closed:
-            raise EngineError("the engine is closed")
         length = len(prompt.ids)
         if self.template is not None and length + sampling.max_tokens > self.context_length:
             raise PromptTooLong(
@@ -146,8 +132,6 @@ class RemoteEngine:
                 f"of {self.context_length} tokens"
             )
         upstream.check(sampling, self._dialect, ids=self._by_ids)
-        if self._capacity and len(self._running) >= self._capacity:
-            raise EngineBusy
         body = upstream.body(
             prompt,
             sampling,
@@ -157,12 +141,22 @@ class RemoteEngine:
             stop_ids=tuple(self.template.stop_ids) if self.template is not None else (),
         )
         key = self._conversation(prompt, sampling) if len(self.replicas) > 1 else ""
+        return self._start(length, self._hearing(prompt, sampling), body, key)
+
+    def _start(self, length: int, hearing: Hearing, body: bytes, key: str = "") -> Stream:
+        """Raises EngineError, EngineBusy: no more is taken, or not now."""
+        if self._closed:
+            raise EngineError("the engine is closed")
+        if self._capacity and len(self._running) >= self._capacity:
+            raise EngineBusy
         stream = Stream(length, lambda: self._stop(stream))
-        work = self._play(stream, self._hearing(prompt, sampling), body, key)
+        work = self._play(stream, hearing, body, key)
         task = asyncio.get_running_loop().create_task(work)
         self._running[stream] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Cancelled before it began, it says nothing itself; after its last word this is not heard.
+        task.add_done_callback(lambda _: self._end(stream, Stopped(0)))
         return stream
 
     def _conversation(self, prompt: Prompt, sampling: Sampling) -> str:
@@ -300,11 +294,19 @@ class RemoteEngine:
         self, replica: Replica, stream: Stream, hearing: Hearing, body: bytes
     ) -> None:
         self._keep_watch()
-        connections = self._connections[replica.url]
-        answer = await connections.post(upstream.path(self._by_ids), body)
+        connections = self._connections_to(replica.url)
+        path = PATH if isinstance(hearing, Vectors) else upstream.path(self._by_ids)
+        answer = await connections.post(path, body)
         try:
             if answer.status != 200:
-                raise await refusal(answer)
+                refused = await refusal(answer)
+                if isinstance(hearing, Vectors):
+                    refused = hearing.understood_refusal(answer.status, refused)
+                raise refused
+            if isinstance(hearing, Vectors):
+                self._end(stream, await hearing.read(answer))
+                self._compare(replica, hearing)
+                return
             if not answer.headers.get(b"content-type", b"").lower().startswith(EVENTS):
                 raise EngineError(
                     f"the upstream did not stream: {await excerpt(answer)}", retryable=True
@@ -320,13 +322,7 @@ class RemoteEngine:
                 raise EngineError("the upstream ended early", retryable=True)
             await self._settle_count(hearing)
             self._end(stream, Finish(hearing.reason, hearing.usage, hearing.stop))
-            if hearing.disagrees is not None and not replica.disagrees:
-                replica.disagrees = True
-                log.warning(
-                    "%s counts %d prompt tokens where the release's tokenizer and template make "
-                    "%d: it serves other ones, and customers pay by ours",
-                    *(replica.url, hearing.disagrees, hearing.usage.prompt),
-                )
+            self._compare(replica, hearing)
             if not answer.complete:
                 with contextlib.suppress(TimeoutError, ConnectionBroken):
                     async with asyncio.timeout(0.1):  # its last bytes free it for others
@@ -334,6 +330,15 @@ class RemoteEngine:
                             pass
         finally:
             answer.release()
+
+    def _compare(self, replica: Replica, hearing: Hearing) -> None:
+        if hearing.disagrees is not None and not replica.disagrees:
+            replica.disagrees = True
+            log.warning(
+                "%s counts %d prompt tokens where the release's tokenizer and template make "
+                "%d: it serves other ones, and customers pay by ours",
+                *(replica.url, hearing.disagrees, hearing.usage.prompt),
+            )
 
     async def _settle_count(self, hearing: Hearing) -> None:
         """Our own count of a text that the server did not count, off the loop."""
@@ -345,6 +350,20 @@ class RemoteEngine:
         hearing.recount(len(ids) + ended)
 
     # -- connections and health ------------------------------------------------------------------
+
+    def _connections_to(self, url: str) -> Connections:
+        """Made when they are first wanted: a server of ours gets another address at each start."""
+        found = self._connections.get(url)
+        if found is None:
+            patience = self._patience
+            found = self._connections[url] = Connections(
+                url,
+                self._key,
+                connect=patience.connect,
+                idle=patience.idle,
+                total=patience.total,
+            )
+        return found
 
     def _keep_watch(self) -> None:
         if self._watch is None and self._patience.health:
@@ -359,7 +378,7 @@ class RemoteEngine:
     async def _look_at(self, replica: Replica) -> None:
         where = "/health" if self._dialect.token_ids else "/v1/models"
         try:
-            connections = self._connections[replica.url]
+            connections = self._connections_to(replica.url)
             up = await connections.status(where, self._patience.connect) < 500
         except (ConnectionBroken, TimeoutError):
             up = False
