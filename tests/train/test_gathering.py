@@ -134,7 +134,9 @@ def test_the_best_verified_answer_is_kept_with_its_record(tmp_path: Path) -> Non
 
 
 def test_an_interrupted_gathering_asks_for_the_rest_only(tmp_path: Path) -> None:
-    path, first, second = tmp_path / "j.jsonl", [], []
+    path = tmp_path / "j.jsonl"
+    first: list[dict[str, Any]] = []
+    second: list[dict[str, Any]] = []
     _, whole = run(double, tmp_path / "whole.jsonl", both)
 
     def fails_after_seven(body: dict[str, Any]) -> dict[str, Any] | int:
