@@ -239,6 +239,7 @@ def test_thoughts_and_calls_that_come_apart_are_put_back_together() -> None:
                 Called(1, "g", "{}"),
             ]
             assert finish.reason == "stop"
+            fake.plan = replace(fake.plan, delay=0.02)
             deltas = [
                 event.text
                 async for event in engine.generate(prompt, SOME)
