@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avocado.engine.engine import Delta, EngineError, UsageRejected
-from avocado.engine.hearing import Hearing, told_by_chat
+from avocado.engine.hearing import Hearing
+from avocado.engine.told import told_by_chat
 from avocado.terms.usage import Usage
 
 

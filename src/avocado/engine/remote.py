@@ -23,10 +23,12 @@ from avocado.data.chat import Chat, Prompt
 from avocado.engine import upstream
 from avocado.engine.connection import ConnectionBroken, Connections, NoConnection
 from avocado.engine.engine import (
+    Calls,
     Delta,
     EngineBusy,
     EngineError,
     Finish,
+    Grammar,
     JsonSchema,
     Occupancy,
     PromptTooLong,
@@ -34,12 +36,13 @@ from avocado.engine.engine import (
     TokenLogprob,
     Unsupported,
 )
-from avocado.engine.hearing import Declined, Hearing, told_by_chat, told_by_ids
+from avocado.engine.hearing import Declined, Hearing
 from avocado.engine.logprobs import Spelling
 from avocado.engine.replica import Patience, Replica, TryAgain, excerpt, refusal
 from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
 from avocado.engine.stream import Signal, Stopped, Stream
+from avocado.engine.told import told_by_chat, told_by_ids
 from avocado.engine.upstream import OPENAI, Dialect, Question
 from avocado.engine.vectors import PATH, RemoteEmbedder, Vectors
 
@@ -121,8 +124,8 @@ class RemoteEngine:
 
     async def check(self, sampling: Sampling) -> None:
         upstream.check(sampling, self._dialect, ids=self._by_ids)
-        if isinstance(sampling.grammar, JsonSchema):
-            await asyncio.to_thread(_check_schema, sampling.grammar.schema)
+        if isinstance(sampling.grammar, JsonSchema | Calls):
+            await asyncio.to_thread(_check_grammar, sampling.grammar)
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
         length = len(prompt.ids)
@@ -387,10 +390,10 @@ class RemoteEngine:
         replica.up = up
 
 
-def _check_schema(schema: str) -> None:
+def _check_grammar(grammar: Grammar) -> None:
     """What is wrong with a schema is better said before than after the money is held."""
     try:
         from avocado.engine.grammar import check
     except ImportError:  # without the library, the server says it
         return
-    check(JsonSchema(schema))
+    check(grammar)
