@@ -232,3 +232,16 @@ def test_the_throttle_forgets_the_oldest_names() -> None:
     for name in ("a", "b", "c"):
         throttle.failed(name, 0.0)
     assert [throttle.wait(name, 0.0) > 0 for name in ("a", "b", "c")] == [False, True, True]
+
+
+def test_a_key_that_was_right_is_refused_when_its_record_has_another_digest() -> None:
+    key = mint(PEPPER)
+    shelf = Shelf(key)
+    ring = shelf.ring()
+    assert status(ring, key.text) == 200
+    shelf.records[key.id] = KeyRecord(key.id, "acme", mint(PEPPER).digest)
+    shelf.now += 1
+    assert status(ring, key.text) == 401
+    shelf.records[key.id] = KeyRecord(key.id, "acme", key.digest)
+    shelf.now += 1
+    assert status(ring, key.text) == 200
