@@ -12,11 +12,13 @@ from typing import Any
 
 import openai
 import pytest
+from schemathesis import GenerationMode
 
 from avocado.engine.embedding import EmbeddingEngine
 from avocado.gateway.surfaces.embeddings import MAX_INPUTS
 from tests.engine.small_embedder import write_embedder
 from tests.gateway.conftest import PRICE, MakeStand, Stand
+from tests.gateway.test_openapi import run_cases
 
 PATH = "/v1/embeddings"
 MODEL = "avocado-1"
@@ -174,3 +176,9 @@ def test_a_client_that_hangs_up_pays_nothing(selling: Stand, engine: EmbeddingEn
     assert selling.log[-1]["outcome"] == "disconnect"
     assert engine.occupancy.running == 0
     assert selling.charges == []
+
+
+def test_answers_are_as_the_document_says(selling: Stand) -> None:
+    """schemathesis sends what ``/openapi.json`` allows; test_openapi sees the refusals."""
+    seen = run_cases(selling, "POST /v1/embeddings", GenerationMode.POSITIVE, 40)
+    assert seen[200] >= 10

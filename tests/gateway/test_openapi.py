@@ -77,7 +77,8 @@ def test_every_field_is_in_the_document() -> None:
         assert set(schemas[kind.__name__]["properties"]) == set(kind.__struct_fields__)
 
 
-def _run(stand: Any, label: str, mode: GenerationMode, examples: int) -> Counter[int]:
+def run_cases(stand: Any, label: str, mode: GenerationMode, examples: int) -> Counter[int]:
+    """Sends them, checks each answer, and counts their statuses."""
     seen: Counter[int] = Counter()
     wrong = mode is GenerationMode.NEGATIVE
     # In a query one value is a list of one, which schemathesis takes for a wrong type.
@@ -115,7 +116,7 @@ def _name_the_model(case: Any) -> None:
 
 @pytest.mark.parametrize(("label", "mode"), RUNS, ids=lambda part: getattr(part, "value", part))
 def test_schemathesis(stand: Any, label: str, mode: GenerationMode) -> None:
-    _run(stand, label, mode, FEW)
+    run_cases(stand, label, mode, FEW)
 
 
 @pytest.mark.slow
@@ -123,7 +124,7 @@ def test_schemathesis_thousands(make_stand: MakeStand, capsys: Any) -> None:
     stand = make_stand(credit=10**15)
     seen: Counter[int] = Counter()
     for label, mode in RUNS:
-        seen += _run(stand, label, mode, MANY)
+        seen += run_cases(stand, label, mode, MANY)
     with capsys.disabled():
         print(f"\nschemathesis: {seen.total()} cases, {json.dumps(dict(sorted(seen.items())))}")
     assert seen.total() >= 2000
