@@ -6,14 +6,10 @@ or CRLF.
 
 from __future__ import annotations
 
-from operator import methodcaller
 from typing import Final
 
 LONGEST: Final = 2**22
 """Bytes of one event. A server that sends more is broken."""
-
-
-_IS_DATA = methodcaller("startswith", b"data: ")
 
 
 class EventTooLong(ValueError):
@@ -35,12 +31,19 @@ class EventReader:
         came = self._left + part
         if b"\r" in came:
             came = came.replace(b"\r\n", b"\n")
-        *whole, self._left = came.split(b"\n\n")
+        end = came.rfind(b"\n\n")
+        self._left = came[end + 2 :] if end >= 0 else came
         if len(self._left) > LONGEST:
             raise EventTooLong(f"an event of more than {LONGEST} bytes")
-        if came.count(b"\n") == 2 * len(whole) and all(map(_IS_DATA, whole)):
-            return [event[6:] for event in whole]  # as nearly all are: of one line
-        return [data for event in whole if (data := _data(event)) is not None]
+        if end < 0:
+            return []
+        whole = came[:end]
+        if whole.startswith(b"data: "):
+            # As nearly all are: of one line. A long mark is found much faster than a short one.
+            events = whole[6:].split(b"\n\ndata: ")
+            if b"\n" not in b"".join(events):
+                return events
+        return [data for event in whole.split(b"\n\n") if (data := _data(event)) is not None]
 
     def end(self) -> list[bytes]:
         """The stream is over. The last event counts even if its empty line is missing."""
