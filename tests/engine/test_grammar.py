@@ -304,6 +304,21 @@ def test_a_call_that_the_model_opens_by_itself_is_held(
     play(marked if tokens else tiny("qwen3"), scene)
 
 
+def test_a_thought_does_not_end_in_a_call_that_nothing_holds(marked: Path, lead: Lead) -> None:
+    async def scene(engine: EmbeddedEngine) -> None:
+        call = '<tool_call>\n{"name": "say", "arguments": {"w": "b"}}\n</tool_call>'
+        for opening in ("Say: ", "Say: <think>"):
+            first = "<think>" if opening == "Say: " else ""
+            lead(engine, f"{first}hm<tool_call>x</think>{call}")
+            grammar = Calls(TOOLS, must=True, several=False)
+            text, finish = await say(engine, grammar, 120, text=opening)
+            thought, _, said = text.partition("</think>")
+            assert "<tool_call>" not in thought
+            assert (said, finish.reason) == (call, "stop")
+
+    play(marked, scene)
+
+
 def test_one_call_ends_the_answer_where_one_is_allowed(marked: Path, lead: Lead) -> None:
     async def scene(engine: EmbeddedEngine) -> None:
         call = '<tool_call>\n{"name": "say", "arguments": {"w": "b"}}\n</tool_call>'

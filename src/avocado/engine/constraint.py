@@ -30,7 +30,9 @@ class Matcher(Protocol):
 class Constraint:
     """Changes one row's logits in place. The grammar is about the answer and not about the thought
     before it. ``waits``: a thought is under way, and ``start`` says when it is over. ``opens``: the
-    token that begins one, where the model may think if it likes; it is allowed as the first."""
+    token that begins one, where the model may think if it likes; it is allowed as the first.
+    ``calls``: the token that begins a call, which would end a thought before the grammar is there;
+    it is not allowed in one."""
 
     def __init__(
         self,
@@ -39,12 +41,13 @@ class Constraint:
         *,
         waits: bool = False,
         opens: int | None = None,
+        calls: int | None = None,
     ) -> None:
         self._presence, self._frequency = sampling.presence_penalty, sampling.frequency_penalty
         self._bias = sampling.logit_bias
         self._matcher = matcher
         self._started = not waits
-        self._opens = opens
+        self._opens, self._calls = opens, calls
         self._seen: set[int] = set()
         self._addend: torch.Tensor | None = None
         """``[vocabulary]``, what bias and penalties add; made with the first row."""
@@ -57,10 +60,11 @@ class Constraint:
         *,
         waits: bool = False,
         opens: int | None = None,
+        calls: int | None = None,
     ) -> Constraint | None:
         """None if ``sampling`` leaves the logits as they are."""
         if matcher or sampling.logit_bias or penalised(sampling):
-            return cls(sampling, matcher, waits=waits, opens=opens)
+            return cls(sampling, matcher, waits=waits, opens=opens, calls=calls)
         return None
 
     @property
@@ -78,7 +82,12 @@ class Constraint:
             self._addend = _biases(self._bias, row)
         if self._addend is not None:
             row += self._addend
-        if self._matcher is not None and self._started:
+        if self._matcher is None:
+            return
+        if not self._started:
+            if self._calls is not None:
+                row[self._calls] = float("-inf")
+        else:
             opens = self._opens
             kept = None if opens is None else row[opens].item()
             self._matcher.mask(row)

@@ -9,9 +9,17 @@ from typing import Any, Final
 from avocado.data.chat import Prompt
 from avocado.engine.constraint import Constraint, Matcher
 from avocado.engine.detokenizer import Detokenizer, StopFilter
-from avocado.engine.engine import Delta, EngineError, Finish, FinishReason, Sampling, TokenLogprob
+from avocado.engine.engine import (
+    Calls,
+    Delta,
+    EngineError,
+    Finish,
+    FinishReason,
+    Sampling,
+    TokenLogprob,
+)
 from avocado.engine.logprobs import Spelling, Telling, Told
-from avocado.engine.reply import THINK, ThoughtCount
+from avocado.engine.reply import CALL, THINK, ThoughtCount
 from avocado.engine.sampler import Choice
 from avocado.engine.stream import Signal, Stopped
 from avocado.terms.usage import Usage
@@ -43,6 +51,7 @@ class Sequence:
             matcher,
             waits=self._thought.open,
             opens=backend.token_to_id(THINK) if matcher and self._thought.possible else None,
+            calls=backend.token_to_id(CALL) if isinstance(sampling.grammar, Calls) else None,
         )
         self.ids: Ids[int] = prompt.ids
         self.completion = 0
