@@ -11,8 +11,9 @@ A row is held against each item's questions (its user turns) in two ways.
 What is evidence?
 
 - A row that holds the whole question, word by word, is contaminated whatever else holds.
-- One 13-gram of the question is evidence, if it is the question's own. Of a short question, 70% of
-  its own 8-grams must be there (the share of Chowdhery et al. 2022, arXiv:2204.02311, section 8).
+- One 13-gram is evidence, if its words are the question's own; where an instruction leaves it fewer
+  than 13 words of its own, 70% of those. Of a short question, 70% of its own 8-grams must be there
+  (the share of Chowdhery et al. 2022, arXiv:2204.02311, section 8).
 - **Template text is no evidence**: an n-gram that stands in several items (two, and more than 1% of
   them), or in more than ten training rows (GPT-3's rule: they "ignored" what was in more than ten
   documents). So train and evaluation rows of one task may share an instruction or a phrase; what
@@ -29,6 +30,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final
 
 from avocado.data.record import Record
@@ -42,8 +44,8 @@ SHORT: Final = 8
 LONG_UNSPACED: Final = 20
 SHORT_UNSPACED: Final = 12
 
-SHORT_SHARE: Final = 0.7
-"""Of a short question's own n-grams, what a row must hold to be contaminated."""
+SHARE: Final = 0.7
+"""Of a question's own n-grams or words, what a row must hold where they are few."""
 
 TEMPLATE_ITEMS: Final = 0.01
 TEMPLATE_ROWS: Final = 10
@@ -81,6 +83,29 @@ class _Text:
     grams: tuple[str, ...]
     size: int
     short: bool
+
+    def tells(self, matched: Sequence[bool], template: Sequence[bool]) -> bool:
+        """Whether the n-grams that a row holds (``matched``) are enough, given which are template.
+
+        Of a short question the n-grams count, of a long one the words that no template covers.
+        """
+        if self.short:
+            return sum(matched) >= SHARE * (len(template) - sum(template))
+        own = self._covered([True] * len(template)) - self._covered(template)
+        return len(self._covered(matched) & own) >= min(self.size, max(1, SHARE * len(own)))
+
+    def _covered(self, chosen: Sequence[bool]) -> set[int]:
+        """The places of the words in the chosen n-grams."""
+        starts = (place for place, each in enumerate(chosen) if each)
+        return {word for start in starts for word in range(start, start + self.size)}
+
+    def span(self, matched: Sequence[bool]) -> str:
+        """The longest run of words that the matched n-grams cover without a gap."""
+        runs = [(held, len(list(run))) for held, run in groupby(matched)]
+        longest = max(range(len(runs)), key=lambda place: runs[place])
+        start = sum(length for _, length in runs[:longest])
+        end = start + runs[longest][1] + self.size - 1
+        return " ".join(self.joined.split(" ")[start:end])
 
 
 @dataclass
@@ -169,6 +194,9 @@ class Evaluation:
         what = "the whole question" if overlap.whole else "a part of the question"
         return f"it holds {what} of the evaluation's {overlap.item}: {shortened(overlap.span, 120)}"
 
+    def _is_template(self, gram: str) -> bool:
+        return gram in self._shared or self._met[gram] > TEMPLATE_ROWS
+
     def overlap(self, hits: Hits) -> Overlap | None:
         """What these hits of a row are evidence of, or None."""
         for joined, shared in hits:
@@ -177,13 +205,13 @@ class Evaluation:
                 text = self._texts[place]
                 if f" {text.joined} " in f" {joined} ":
                     return Overlap(self._names[text.item], text.joined, whole=True)
-                own = [gram for gram in text.grams if gram not in self._shared]
-                evidence = [
-                    gram for gram in own if gram in found and self._met[gram] <= TEMPLATE_ROWS
+                template = [self._is_template(gram) for gram in text.grams]
+                matched = [
+                    gram in found and not common
+                    for gram, common in zip(text.grams, template, strict=True)
                 ]
-                enough = SHORT_SHARE * len(own) if text.short else 1
-                if evidence and len(evidence) >= enough:
-                    return Overlap(self._names[text.item], _span(text, evidence[0], found))
+                if any(matched) and text.tells(matched, template):
+                    return Overlap(self._names[text.item], text.span(matched))
         return None
 
 
@@ -193,16 +221,6 @@ def found_in(record: Record, evaluation: Evaluation) -> str | None:
     Knows only the rows that ``evaluation`` has looked at (see :meth:`Evaluation.learn_template`).
     """
     return evaluation.evidence(asked(record), evaluation.hits(said(record)))
-
-
-def _span(text: _Text, first: str, found: set[str]) -> str:
-    """The longest run of the question's words around ``first`` that the row holds."""
-    start = end = text.grams.index(first)
-    while start > 0 and text.grams[start - 1] in found:
-        start -= 1
-    while end + 1 < len(text.grams) and text.grams[end + 1] in found:
-        end += 1
-    return " ".join(text.joined.split(" ")[start : end + text.size])
 
 
 def _same(text: str) -> str:

@@ -17,8 +17,8 @@ from avocado.data.provenance import UNDETERMINED
 SURE: Final = 0.5
 """The least probability of a guess; below it a text's language is undetermined."""
 
-CERTAIN: Final = 0.95
-"""The least probability of a guess that contradicts what a row states."""
+IMPOSSIBLE: Final = 0.001
+"""A stated language that is less probable is contradicted."""
 
 LEAST_LETTERS: Final = 6
 LEAST_CONTRADICTION: Final = 24
@@ -65,7 +65,7 @@ class Guess:
 
 def guess(text: str) -> Guess:
     """What ``text`` is written in. Digits and signs say nothing and are left out."""
-    looked = _NO_LETTERS.sub(" ", text[:LOOKED_AT])
+    looked = _looked_at(text)
     letters = _letters(looked)
     if letters < LEAST_LETTERS:
         return Guess(UNDETERMINED, 0.0, letters)
@@ -75,13 +75,21 @@ def guess(text: str) -> Guess:
     return Guess(str(label), float(probability), letters)
 
 
-def contradicts(found: Guess, stated: str) -> bool:
-    """Whether a text is surely in another language than the row states."""
-    if found.letters < LEAST_CONTRADICTION or found.probability < CERTAIN:
-        return False
+def contradicts(found: Guess, stated: str, text: str) -> bool:
+    """Whether ``text``, of which ``found`` is the guess, is surely not in the ``stated`` language.
+
+    A row may state a language that the guess does not know: that is never contradicted.
+    """
     primary = stated.lower().replace("_", "-").partition("-")[0]
     meant = _ONE_OF.get(primary, primary)
-    return meant in _identifier().labels and found.language != meant
+    if found.language in (UNDETERMINED, meant) or found.letters < LEAST_CONTRADICTION:
+        return False
+    probabilities: dict[str, float] = dict(_identifier().rank(_looked_at(text)))
+    return probabilities.get(meant, 1.0) < IMPOSSIBLE
+
+
+def _looked_at(text: str) -> str:
+    return _NO_LETTERS.sub(" ", text[:LOOKED_AT])
 
 
 def _letters(looked: str) -> int:

@@ -74,7 +74,7 @@ class Tally:
         text = texts.prose(record)
         found = guess(text)
         self.guessed[found.language] += 1
-        if contradicts(found, record.language):
+        if contradicts(found, record.language, text):
             self.mismatches += 1
             if len(self.mismatched) < EXAMPLES_KEPT:
                 where = f"{record.file}, row {record.row}"
