@@ -118,9 +118,14 @@ def test_vllm_serves_as_the_embedded_engine_does_and_comes_back(
             last = engine.server.pid
             assert last is not None
             assert members(last)
-        assert not members(last)
+        groups.append(last)
 
+    groups: list[int] = []
     play(scene())
+    end = time.monotonic() + 10
+    while members(groups[0]) and time.monotonic() < end:
+        time.sleep(0.05)  # killed, they take a moment to be gone
+    assert not members(groups[0])
 
 
 def members(group: int) -> list[str]:
