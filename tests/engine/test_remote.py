@@ -379,6 +379,12 @@ def test_a_thought_comes_before_what_a_server_holds(
         first, second = sent["response_format"]["format"]["elements"]
         assert first["type"] == before
         assert second["type"] == ("regex" if isinstance(grammar, Regex) else "json_schema")
+    if before is not None:
+        held = replace(SOME, grammar=Calls(SCHEMAS, must=False, several=True))
+        sent = json.loads(body(prompt, held, "m", VLLM, ids=True))["response_format"]["format"]
+        (thought, _) = sent["elements"]
+        thought = thought if before == "tag" else thought["elements"][0]
+        assert thought["content"] == {"type": "any_text", "excludes": ["<tool_call>"]}
 
 
 def test_a_server_with_another_tokenizer_is_told_once(

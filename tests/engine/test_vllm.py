@@ -22,6 +22,7 @@ import pytest
 from avocado.data.chat import Chat, ChatTemplate
 from avocado.engine.embedded import EmbeddedEngine
 from avocado.engine.engine import (
+    Calls,
     Delta,
     Engine,
     EngineBusy,
@@ -34,6 +35,7 @@ from avocado.engine.engine import (
     Sampling,
     TokenLogprob,
 )
+from avocado.engine.reply import Called, Reply, joined
 from avocado.engine.supervisor import Care
 from avocado.engine.vllm import Launch, VllmEngine
 from tests.cli.serving import PRICE, charges, make_shop, serving, set_engine
@@ -112,6 +114,7 @@ def test_vllm_serves_as_the_embedded_engine_does_and_comes_back(
             finally:
                 await embedded.close()
             await grammars(engine)
+            await calls(engine)
             await cancelled(engine)
             await overloaded(engine)
             await killed(engine)
@@ -188,6 +191,39 @@ async def grammars(engine: VllmEngine) -> None:
     assert finish.reason == "length" or isinstance(json.loads(text), dict)
     with pytest.raises(ValueError, match="strin"):
         await engine.check(Sampling(9, grammar=JsonSchema('{"type": "strin"}')))
+
+
+async def calls(engine: VllmEngine) -> None:
+    """Structural tags: calls that must be, that may be, and a thought before what is held."""
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rom", "Köln"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    schemas = (("weather", json.dumps(parameters)),)
+    must = Calls(schemas, must=True, several=False)
+    for seed in range(3):
+        text, finish, _ = await collect(
+            engine, "Where?", Sampling(90, 1.0, seed=seed, grammar=must)
+        )
+        reply = Reply("assistant\n", ({"function": {"name": "weather"}},))
+        (call,) = joined([*reply.feed(text), *reply.end()])
+        assert isinstance(call, Called)
+        assert (call.name, finish.reason) == ("weather", "stop")
+        jsonschema.validate(json.loads(call.arguments), parameters)
+    free = Calls(schemas, must=False, several=True)
+    text, _, _ = await collect(engine, "Hello", Sampling(20, 0.0, grammar=free))
+    assert text == (await collect(engine, "Hello", Sampling(20, 0.0)))[0], "text is free"
+    thinking = engine.prepare_text(engine.prepare(ask("Why?")).text + "<think>\n")
+    told = []
+    for grammar in (None, Regex("[ab]{6}"), must):
+        generation = engine.generate(thinking, Sampling(20, 0.0, grammar=grammar))
+        events = [event async for event in generation]
+        told.append("".join(event.text for event in events if isinstance(event, Delta)))
+    # All but its end is free: an answer must follow.
+    assert told[0]
+    assert all(text.startswith(told[0]) for text in told)
 
 
 async def cancelled(engine: VllmEngine) -> None:

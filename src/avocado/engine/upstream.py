@@ -125,7 +125,7 @@ def body(
     if dialect.cache_salt and sampling.cache_salt:
         fields["cache_salt"] = sampling.cache_salt
     if sampling.grammar is not None:
-        fields |= _grammar(sampling.grammar, dialect, _thought(prompt) if ids else None)
+        fields |= _grammar(sampling.grammar, dialect, _thought(prompt, sampling) if ids else None)
     return msgspec.json.encode(fields)
 
 
@@ -212,10 +212,13 @@ def _call_tag(name: str, schema: str) -> Tag:
     }
 
 
-def _thought(prompt: Prompt) -> Tag | None:
+def _thought(prompt: Prompt, sampling: Sampling) -> Tag | None:
     """What comes before an answer that a grammar holds: a server holds the text from its first
-    token on, unless it is told of a thought."""
-    tag = {"type": "tag", "begin": THINK, "content": {"type": "any_text"}, "end": THOUGHT}
+    token on, unless it is told of a thought. A call would end one before the grammar is there."""
+    free: Tag = {"type": "any_text"}
+    if isinstance(sampling.grammar, Calls):
+        free["excludes"] = [CALL]
+    tag = {"type": "tag", "begin": THINK, "content": free, "end": THOUGHT}
     opening = thinking_after(prompt.text)
     if opening is Thinking.YES:
         return {**tag, "begin": ""}
