@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from avocado.data.chat import Chat, Prompt
 from avocado.engine.engine import Delta, Finish, Grammar, TokenLogprob
 from avocado.gateway.errors import ApiError
@@ -34,8 +36,7 @@ class Inputs(Raw):
     packed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """What a client wants, whatever endpoint it came in by. Checked, but priced by nobody yet.
 
     ``max_tokens`` None leaves the bound to the server. ``usage_wanted`` asks a stream for its

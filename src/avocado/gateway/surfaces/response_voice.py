@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -25,11 +24,10 @@ from avocado.gateway.wire import Logprob, Number, cost_of, encode, logprobs_of, 
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsesAsk(Ask):
+class ResponsesAsk(Ask, frozen=True, gc=False):
     """``echo``: what the response repeats of its request."""
 
-    echo: Mapping[str, Any] = field(default_factory=dict)
+    echo: Mapping[str, Any] = {}
 
 
 class OutputText(Struct, tag="output_text", tag_field="type"):
