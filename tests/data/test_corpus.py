@@ -11,6 +11,7 @@ import pytest
 from avocado.data import corpus
 from avocado.data.chat import ChatTemplate
 from avocado.data.checks import Report, Rules
+from avocado.data.sources import Source
 from avocado.errors import Refused
 from avocado.lineage import Manifest, digest_file, digest_folder
 
@@ -27,10 +28,14 @@ def write(path: Path, *rows: Any) -> Path:
 
 
 def freeze(
-    template: ChatTemplate, *paths: Path, out: Path, rules: Rules | None = None, **settings: Any
+    template: ChatTemplate,
+    *sources: Path | Source,
+    out: Path,
+    rules: Rules | None = None,
+    **settings: Any,
 ) -> corpus.Corpus:
     out.mkdir(parents=True, exist_ok=True)
-    return corpus.freeze(paths, template, rules or Rules(64), out, **settings)
+    return corpus.freeze(sources, template, rules or Rules(64), out, **settings)
 
 
 def identity(frozen: corpus.Corpus, folder: Path) -> str:
@@ -56,7 +61,9 @@ def test_a_corpus_reads_back_in_order_and_is_counted(
 ) -> None:
     rows = [talk("wie?", language="de", license="MIT"), talk("why?", source="letters")]
     frozen = freeze(
-        seedling, write(tmp_path / "a.jsonl", *rows), out=tmp_path / "c", licence="CC0-1.0"
+        seedling,
+        Source(write(tmp_path / "a.jsonl", *rows), licence="CC0-1.0"),
+        out=tmp_path / "c",
     )
     back = list(corpus.read(tmp_path / "c"))
     assert [each.user_texts for each in back] == [("wie?",), ("why?",)]
@@ -64,7 +71,9 @@ def test_a_corpus_reads_back_in_order_and_is_counted(
     assert frozen.report.licences == {"CC0-1.0": 1, "MIT": 1}
     assert frozen.report.sources == frozen.facts["sources"] == {"a.jsonl": 1, "letters": 1}
     digest = digest_file(tmp_path / "a.jsonl")
-    assert frozen.facts["files"] == [{"name": "a.jsonl", "sha256": digest}]
+    assert frozen.facts["files"] == [
+        {"name": "a.jsonl", "sha256": digest, "format": "jsonl", "shape": "messages", "rows": 2}
+    ]
     made = [row for each in back for row in seedling.rows(each.messages)]
     assert frozen.report.tokens == sum(len(row.ids) for row in made)
     assert frozen.report.trained == sum(row.trained for row in made)
@@ -141,12 +150,15 @@ def test_fault_41_nothing_is_dropped_in_silence(seedling: ChatTemplate, tmp_path
     path = write(tmp_path / "a.jsonl", *rows)
     with pytest.raises(Refused) as caught:
         freeze(seedling, path, out=tmp_path / "c")
-    assert caught.value.reasons[0] == "a.jsonl, row 2: it has no messages (it has: prompt)"
+    assert caught.value.reasons[0] == (
+        "a.jsonl, row 2: it is of the shape 'prompts', and row 1 of 'OpenAI messages': "
+        "a file has one shape"
+    )
     assert caught.value.reasons[-1] == "… and 16 more rows"
     assert not any((tmp_path / "c").iterdir())
     report = freeze(seedling, path, out=tmp_path / "d", rules=Rules(64, invalid="drop")).report
     assert report.rows == 23 == report.accepted + report.dropped
-    assert report.rejected == {"not a conversation": 21, "not renderable": 1}
+    assert report.rejected == {"another shape": 21, "not renderable": 1}
 
 
 def test_rows_dropped_by_choice_are_not_given_as_reasons(
@@ -155,7 +167,9 @@ def test_rows_dropped_by_choice_are_not_given_as_reasons(
     path = write(tmp_path / "a.jsonl", talk("a"), talk("a"), {"no": 1})
     with pytest.raises(Refused) as caught:
         freeze(seedling, path, out=tmp_path / "c")
-    assert caught.value.reasons == ("a.jsonl, row 3: it has no messages (it has: no)",)
+    assert caught.value.reasons == (
+        "a.jsonl, row 3: its columns are of no known shape (no); what can be read: OpenAI messages",
+    )
 
 
 def test_a_corpus_of_nothing_is_refused(seedling: ChatTemplate, tmp_path: Path) -> None:
@@ -166,7 +180,7 @@ def test_a_corpus_of_nothing_is_refused(seedling: ChatTemplate, tmp_path: Path) 
 
 def test_a_survey_says_what_freezing_would(seedling: ChatTemplate, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", talk("a"), talk("a"), {"no": 1})
-    surveyed = corpus.survey([path], seedling, Rules(64))
+    surveyed = corpus.survey([path], seedling, Rules(64)).report
     frozen = freeze(seedling, path, out=tmp_path / "c", rules=Rules(64, invalid="drop")).report
     assert (surveyed.refused, frozen.refused) == (1, 0)
     assert {**surveyed.to_json(), "refused": 0, "dropped": 2} == frozen.to_json()
@@ -174,7 +188,7 @@ def test_a_survey_says_what_freezing_would(seedling: ChatTemplate, tmp_path: Pat
 
 
 def test_a_report_is_plain_json(seedling: ChatTemplate, tmp_path: Path) -> None:
-    report = corpus.survey([write(tmp_path / "a.jsonl", talk("a"))], seedling, Rules(64))
+    report = corpus.survey([write(tmp_path / "a.jsonl", talk("a"))], seedling, Rules(64)).report
     assert isinstance(report, Report)
     assert json.loads(json.dumps(report.to_json())) == report.to_json()
 

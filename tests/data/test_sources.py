@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from avocado.data import sources
-from avocado.data.example import Example, parse
-from avocado.data.rejection import InvalidRow, Rejection
+from avocado.data import lines
+from avocado.data.example import Example
+from avocado.data.intake import Intake
+from avocado.data.record import Record
+from avocado.data.rejection import Rejection
+from avocado.data.sources import Source, find
 from avocado.errors import Refused
 
 GOOD = {
@@ -20,8 +24,8 @@ GOOD = {
 }
 
 
-def read(path: Path, **settings: Any) -> list[Example | Rejection]:
-    return [item for file in sources.find([path]) for item in sources.read(file, **settings)]
+def read(path: Path, **settings: Any) -> list[Record | Rejection]:
+    return list(Intake([Source(path, **settings)], Example))
 
 
 def row(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -41,46 +45,6 @@ def call(name: str = "f", arguments: Any = "{}") -> list[dict[str, Any]]:
 
 
 TOOL = {"role": "tool", "content": "ok"}
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ([1], "must be a JSON object"),
-        ({"prompt": "a", "completion": "b"}, "it has no messages (it has: completion, prompt)"),
-        (row(), "at least a user and an assistant turn"),
-        (row(user(), assistant(), score=1), "unknown key 'score'"),
-        (row(user(), assistant(refusal="x")), "unknown key 'refusal' (in message 2"),
-        ({"messages": ["a", "b"]}, "message 1 must be an object"),
-        (row({"role": "human", "content": "a"}, assistant()), "message 1 has the role 'human'"),
-        (row(user(), assistant("  ")), "message 2 (assistant) is empty"),
-        (row(user(""), assistant()), "message 1 (user) is empty"),
-        (row(user(3), assistant()), "content must be a text or a list"),
-        (row(user([{"type": "image_url"}]), assistant()), "a part of type 'image_url'"),
-        (row(user()), "no assistant turn"),
-        (row(user(), assistant(), user()), "it ends with a user turn"),
-        (row(assistant(), user(), assistant()), "the first turn must be the user's"),
-        (
-            row(user(), {"role": "system", "content": "s"}, assistant()),
-            "a system message may only come first",
-        ),
-        (row(user(), TOOL, assistant()), "must follow the assistant's tool call"),
-        (row(user(), assistant("", tool_calls=call()), assistant()), "followed by the tool's"),
-        (row(user(tool_calls=call()), assistant()), "only an assistant calls tools"),
-        (row(user(), assistant("", tool_calls=call(arguments=1))), "must be JSON text or an obj"),
-        (row(user(), assistant("", tool_calls=[{}])), "needs function.name"),
-        (row(user(), assistant(weight=0)), "every assistant turn has weight 0"),
-        (row(user(), assistant(weight=0.5)), "weight must be 0 or 1"),
-        (row(user(reasoning_content="x"), assistant()), "only an assistant has reasoning"),
-        (row(user(), assistant(), tools=[{"name": "f"}]), "tools must be a list of"),
-        (row(user(), assistant(), language=3), "language must be a text"),
-        (row(user(), assistant(), license=" "), "license must be a text"),
-    ],
-)
-def test_fault_41_a_bad_row_says_why(value: Any, said: str) -> None:
-    with pytest.raises(InvalidRow) as caught:
-        parse(value, file="a.jsonl", row=1)
-    assert said in str(caught.value)
 
 
 def test_a_good_row_keeps_what_it_says(tmp_path: Path) -> None:
@@ -130,7 +94,7 @@ def test_fault_41_bad_bytes_and_bad_json_name_their_row(tmp_path: Path) -> None:
 def test_fault_41_an_endless_row_is_rejected_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_ROW_BYTES", 200)
+    monkeypatch.setattr(lines, "MAX_ROW_BYTES", 200)
     good = json.dumps(GOOD)
     (tmp_path / "a.jsonl").write_text(f"{good}\n{'x' * 1000}\n{good}\n")
     first, second, third = read(tmp_path / "a.jsonl")
@@ -141,57 +105,78 @@ def test_fault_41_an_endless_row_is_rejected_unread(
     assert third.row == 3
 
 
+def names(*paths: Path, split: str = "train") -> list[str]:
+    return [file.name for file in find([Source(path, split=split) for path in paths]).files]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.jsonl.gz", "a.csv.gz"])
 @pytest.mark.parametrize("content", ["", "\n \n\n"])
-def test_fault_41_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(content)
-    with pytest.raises(Refused, match="is empty: it needs one JSON object a line"):
-        sources.find([path])
+def test_fault_41_an_empty_file_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content.encode()) if ".gz" in name else content.encode())
+    with pytest.raises(Refused, match=rf"{name} is empty: it needs at least one row"):
+        Intake([Source(path)])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet"])
+def test_fault_41_a_file_of_no_rows_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("[]" if name == "a.json" else "prompt,completion\n")
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
+    with pytest.raises(Refused, match="is empty: it needs at least one row"):
+        Intake([Source(path)])
 
 
 def test_missing_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="there is no data file or folder"):
-        sources.find([tmp_path / "no.jsonl"])
-    with pytest.raises(Refused, match=r"has no \*.jsonl file"):
-        sources.find([tmp_path])
+        names(tmp_path / "no.jsonl")
+    with pytest.raises(Refused, match=r"has no data file \(\*\.jsonl, "):
+        names(tmp_path)
     with pytest.raises(Refused, match="no data is named"):
-        sources.find([])
+        names()
+    (tmp_path / "a.xlsx").write_text("x")
+    with pytest.raises(Refused, match="does not end in a format that is read"):
+        names(tmp_path / "a.xlsx")
 
 
 def test_a_folder_is_read_by_name_and_namesakes_are_told_apart(tmp_path: Path) -> None:
-    for name in ("b/x.jsonl", "a.jsonl", "c/x.jsonl"):
+    for name in ("b/x.jsonl", "a.jsonl", "c/x.jsonl", ".hidden/y.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(GOOD))
     (tmp_path / "notes.txt").write_text("no data")
-    assert [file.name for file in sources.find([tmp_path])] == ["a.jsonl", "b/x.jsonl", "c/x.jsonl"]
-    apart = sources.find([tmp_path / "b/x.jsonl", tmp_path / "c/x.jsonl"])
-    assert [file.name for file in apart] == ["x.jsonl", "x.jsonl (2)"]
+    found = find([Source(tmp_path)])
+    assert [file.name for file in found.files] == ["a.jsonl", "b/x.jsonl", "c/x.jsonl"]
+    assert found.left_out == ("notes.txt: no data format",)
+    assert names(tmp_path / "b/x.jsonl", tmp_path / "c/x.jsonl") == ["x.jsonl", "x.jsonl (2)"]
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from("messages role content tools tool_calls function name".split()), inner
-        )
-    ),
-    max_leaves=12,
-)
+def test_the_order_in_which_a_folder_lists_its_files_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.jsonl", "a/z.jsonl", "a.jsonl", "é.jsonl", "A.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(GOOD))
+    straight = names(tmp_path)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: sorted(listed(self), reverse=True))
+    assert names(tmp_path) == straight == ["A.jsonl", "a.jsonl", "a/z.jsonl", "b.jsonl", "é.jsonl"]
 
 
-def example_or_reason(value: Any) -> Example | str:
-    try:
-        return parse(value, file="a", row=1)
-    except InvalidRow as error:
-        return str(error)
-
-
-@given(value=json_values)
-def test_any_json_is_an_example_or_a_reason(value: Any) -> None:
-    assert example_or_reason(value)
-
-
-@given(messages=st.lists(json_values, max_size=4))
-def test_any_messages_are_an_example_or_a_reason(messages: list[Any]) -> None:
-    assert example_or_reason({"messages": messages})
+def test_a_folder_gives_the_split_that_is_wanted_and_says_what_it_left_out(tmp_path: Path) -> None:
+    shards = [f"{split}-00000-of-00001.jsonl" for split in ("train", "test", "train_sft")]
+    for name in (*shards, "more.jsonl", "dev/x.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(GOOD))
+    assert names(tmp_path) == ["more.jsonl", shards[0]]
+    assert names(tmp_path, split="train_sft") == ["more.jsonl", shards[2]]
+    assert names(tmp_path, split="validation") == ["dev/x.jsonl", "more.jsonl"]
+    assert find([Source(tmp_path)]).left_out == (
+        "dev/x.jsonl: of the split 'validation'",
+        f"{shards[1]}: of the split 'test'",
+        f"{shards[2]}: of the split 'train_sft'",
+    )
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my-test.jsonl").write_text(json.dumps(GOOD))
+    with pytest.raises(Refused, match=r"no file of the split 'train', but of 'test' \(my-test"):
+        names(tmp_path / "other")

@@ -9,6 +9,8 @@ import click
 
 from avocado.cli.arguments import EXISTING, workspace_here
 from avocado.cli.output import Output, with_output
+from avocado.data.provenance import UNKNOWN
+from avocado.data.record import LEARNT_BY
 from avocado.errors import Refused
 from avocado.lineage import Manifest, short
 from avocado.workspace import Artifact, Workspace
@@ -16,8 +18,9 @@ from avocado.workspace import Artifact, Workspace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from avocado.data.sources import Source
     from avocado.train.base import Base
-    from avocado.train.recipe import Recipe
+    from avocado.train.recipe import Data, Recipe
 
     Questions = Sequence[Sequence[Mapping[str, Any]]]
 
@@ -47,6 +50,22 @@ def recipe_base(recipe: Recipe, path: Path) -> Base:
     return resolve(recipe.base, path.parent)
 
 
+def source_of(data: Data, folder: Path) -> Source:
+    """What the data room is to read; paths are relative to the recipe's ``folder``."""
+    from avocado.data.hugging_face import PREFIX
+    from avocado.data.sources import Source
+
+    return Source(
+        data.path if data.path.startswith(PREFIX) else folder / data.path,
+        weight=data.weight,
+        replay=data.replay,
+        shape=data.shape,
+        split=data.split,
+        licence=data.license or UNKNOWN,
+        group=data.group,
+    )
+
+
 def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) -> Artifact:
     """Checks and freezes the data of the recipe at ``path``; the same data again is the same id."""
     from avocado.data import corpus
@@ -57,12 +76,13 @@ def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) 
     held_out = None if recipe.evaluation is None else path.parent / recipe.evaluation
     with workspace.store.stage() as staging:
         frozen = corpus.freeze(
-            [path.parent / source.path for source in recipe.sources],
+            [source_of(each, path.parent) for each in recipe.sources],
             ChatTemplate.load(base.folder),
             rules,
             staging.folder,
+            kind=LEARNT_BY[recipe.method],
             evaluation=questions(held_out),
-            licence=recipe.license,
+            holdout=recipe.holdout,
         )
         return staging.keep("corpus", frozen.facts)
 
@@ -73,39 +93,51 @@ def data() -> None:
 
 
 @data.command("check")
-@click.argument("sources", nargs=-1, required=True, type=EXISTING)
+@click.argument("sources", nargs=-1, required=True)
 @click.option("--base", default="seedling", show_default=True, help="Whose tokens are counted.")
 @click.option("--evaluation", type=EXISTING, help="Items that must not be in the data.")
-@click.option("--license", "licence", default="unknown", help="Of rows that state none.")
+@click.option("--license", "licence", default=UNKNOWN, help="Of rows that state none.")
 @click.option("--max-length", type=click.IntRange(8), default=4096, show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(tuple(LEARNT_BY)),
+    help="What the data is to serve; else what it is by nature.",
+)
+@click.option("--shape", help="The rows' form, where it should not be detected.")
+@click.option("--split", default="train", show_default=True, help="Of folders and data sets.")
 @with_output
 def check(
     out: Output,
-    sources: tuple[Path, ...],
+    sources: tuple[str, ...],
     base: str,
     evaluation: Path | None,
     licence: str,
     max_length: int,
+    method: str | None,
+    shape: str | None,
+    split: str,
 ) -> None:
-    """Say what is wrong with SOURCES (JSONL in OpenAI's messages form, or folders of it).
+    """Say what is wrong with SOURCES: files, folders or data sets (hf://owner/name).
 
-    Counts everything, names examples, keeps nothing. Exit code 1 where a row would stop training.
+    Reads JSON Lines, JSON, CSV, TSV (each also .gz), Parquet and Hugging Face data sets. Counts
+    everything, names examples, keeps nothing. Exit code 1 where a row would stop training.
     """
     from avocado.data import corpus
     from avocado.data.chat import ChatTemplate
     from avocado.data.checks import Rules
+    from avocado.data.sources import Source
     from avocado.train.base import resolve
 
     template = ChatTemplate.load(resolve(base, Path.cwd()).folder)
-    report = corpus.survey(
-        list(sources),
+    found = corpus.survey(
+        [Source(each, licence=licence, shape=shape, split=split) for each in sources],
         template,
         Rules(max_length),
+        kind=None if method is None else LEARNT_BY[method],
         evaluation=questions(evaluation),
-        licence=licence,
     )
-    out.result(report.to_json(), *report.lines())
-    if report.refused:
+    out.result({**found.facts, **found.report.to_json()}, *found.lines, *found.report.lines())
+    if found.report.refused:
         raise click.exceptions.Exit(1)
 
 
@@ -133,6 +165,9 @@ def corpus_lines(frozen: Artifact) -> list[str]:
         f"{facts['accepted']:,} of {facts['rows']:,} rows accepted; {facts['tokens']:,} tokens, "
         f"{facts['trained']:,} of them trained",
         f"languages: {languages}; licences: {licences}",
+        f"{facts['learnt']:,} to learn, {facts['held_out']:,} held out",
     ]
+    if facts["thinned"]:
+        lines.append(f"left out by their source's weight: {facts['thinned']:,}")
     lines += [f"left out, {reason}: {count:,}" for reason, count in facts["rejected"].items()]
     return [*lines, f"made {short(frozen.id)}"]

@@ -17,6 +17,7 @@ UNDETERMINED: Final = "und"
 class Provenance:
     """``language`` is a BCP 47 tag, ``licence`` an SPDX id or the row's own word, ``source`` the
     data set that the row names, or its file; ``file`` and ``row`` (from 1) say where it was read.
+    Rows of one ``group`` (a customer, a document) are held out together; ``""`` says nothing.
     """
 
     language: str = UNDETERMINED
@@ -24,6 +25,7 @@ class Provenance:
     source: str = ""
     file: str = ""
     row: int = 0
+    group: str = ""
 
     def provenance(self) -> dict[str, Any]:
         """As it stands in the row of a frozen corpus; :func:`read_provenance` is the inverse."""
@@ -33,6 +35,7 @@ class Provenance:
             "source": self.source,
             "file": self.file,
             "row": self.row,
+            **({"group": self.group} if self.group else {}),
         }
 
 
@@ -44,4 +47,5 @@ def read_provenance(value: Mapping[str, Any]) -> dict[str, Any]:
         "source": value["source"],
         "file": value["file"],
         "row": value["row"],
+        "group": value.get("group", ""),
     }

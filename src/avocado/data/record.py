@@ -37,6 +37,14 @@ PLURAL: Final[Mapping[RecordType, str]] = {
 }
 """What people call records of each kind."""
 
+SINGULAR: Final[Mapping[RecordType, str]] = {
+    Example: "conversation",
+    Document: "document",
+    Preference: "preference pair",
+    Label: "labelled answer",
+    Problem: "prompt",
+}
+
 FILE: Final[Mapping[RecordType, str]] = {
     Example: "examples.jsonl",
     Document: "documents.jsonl",
