@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seedling": set(),
     "data": {"terms", "lineage"},
     "engine": {"data.chat", "terms"},
-    "train": {"data", "terms", "lineage", "seedling"},
+    "train": {"data", "engine", "terms", "lineage", "seedling"},
     "evaluate": {"data", "engine", "terms", "lineage"},
     "release": {"terms", "lineage", "train.checkpoint", "evaluate.scorecard", "evaluate.compare"},
     "ledger": {"terms"},

@@ -1,10 +1,266 @@
-"""Reinforce: GRPO with verifiable rewards, rollouts by the embedded engine."""
+"""Reinforce: GRPO. The model answers, rules judge, and what did better than its group is learnt.
+
+The embedded engine writes the answers, with the weights as they are at each step, and one update
+follows: always on-policy. Answers are seeded by step, prompt and place, so a resume writes the same
+ones again. An answer that the maximum of tokens cuts off is judged as it stands, and learnt from.
+"""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from avocado.data import corpus as corpora
+from avocado.data.chat import Chat, ChatTemplate, Prompt, RenderError
+from avocado.data.problem import Problem
+from avocado.engine.reply import Thinking, thinking_after
+from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
+from avocado.train import policy
 from avocado.train.assembly import Assembly, Work
+from avocado.train.losses import advantages, divergence, policy_gradient
+from avocado.train.methods import Grpo
+from avocado.train.policy import Answered, Batch, Scoring
+from avocado.train.recipe import Training
+from avocado.train.rewards import Scored, Scorer
+from avocado.train.rollout import Rollout, rollouts
+
+Asked = tuple[Problem, Prompt]
 
 
 def assemble(work: Work) -> Assembly:
-    raise Refused("grpo is not there yet")
+    """GRPO on the work's problems.
+
+    Raises:
+        Refused: a reward is invalid or needs a reference that a row lacks, a prompt cannot be
+            rendered, it and its longest answer exceed ``max_length``, or the recipe asks for
+            dropout.
+    """
+    recipe, training = work.recipe, work.recipe.training
+    settings = recipe.grpo
+    assert settings is not None
+    if recipe.adapter and recipe.adapter.dropout:
+        raise Refused("grpo learns from answers written without dropout: set lora.dropout to 0")
+    scorer = Scorer(settings.rewards)
+    asked = render(corpora.read(work.corpus, Problem), work.template, settings, training.max_length)
+    for problem, _ in asked:
+        if scorer.needs_reference and problem.reference is None:
+            raise Refused(
+                f"{problem.file}, row {problem.row} has no reference, which the reward exact needs"
+            )
+    scoring = Scoring(policy.load(work), work.template.pad_id, training.precision == "bf16")
+    before = {line["step"]: line for line in work.run_folder.metrics()}
+    objective = _Grpo(
+        asked,
+        scorer,
+        settings,
+        training,
+        scoring,
+        work.template,
+        {step: (line["tokens"], line["answer_tokens"]) for step, line in before.items()},
+    )
+    trainer = policy.trainer(work, scoring.model, objective)
+    return Assembly(
+        trainer,
+        objective.steps,
+        lambda step: objective.passed[step][0],
+        lambda: objective.passed[objective.steps][1],
+    )
+
+
+def render(
+    problems: Iterable[Problem], template: ChatTemplate, settings: Grpo, max_length: int
+) -> list[Asked]:
+    """The ``problems`` with the prompts that serving would send, in order.
+
+    Raises:
+        Refused: one cannot be rendered, or leaves no room for an answer, or there is none.
+    """
+    asked: list[Asked] = []
+    for problem in problems:
+        where = f"{problem.file}, row {problem.row}"
+        try:
+            prompt = template.prompt(Chat(problem.messages, problem.tools, settings.thinking))
+        except RenderError as error:
+            raise Refused(f"{where}: {error}") from error
+        if len(prompt.ids) + settings.max_tokens > max_length:
+            raise Refused(
+                f"{where}: {len(prompt.ids):,} tokens and {settings.max_tokens:,} to answer exceed "
+                f"max_length = {max_length:,}"
+            )
+        asked.append((problem, prompt))
+    if not asked:
+        raise Refused("the corpus holds no problem, so there is nothing to train on")
+    return asked
+
+
+class _Grpo:
+    """One rollout and one update a step."""
+
+    def __init__(
+        self,
+        asked: Sequence[Asked],
+        scorer: Scorer,
+        settings: Grpo,
+        training: Training,
+        scoring: Scoring,
+        template: ChatTemplate,
+        passed: Mapping[int, tuple[int, int]],
+    ) -> None:
+        """``passed`` holds what an interrupted run had logged: tokens and answers' tokens."""
+        self._asked, self._scorer, self._template = asked, scorer, template
+        self._settings, self._training, self._scoring = settings, training, scoring
+        self.temperature = settings.temperature
+        self._order = policy.passes([len(prompt.ids) for _, prompt in asked], training)
+        self.steps = len(self._order)
+        self._answers = training.batch * settings.generations
+        self._micro = training.micro_batch or self._answers
+        self.per_step = -(-self._answers // self._micro)
+        self.passed = {0: (0, 0), **passed}
+        """By step, from the beginning: tokens of the rows that passed, and those with loss."""
+        self._reference: Scoring | None = None
+        if settings.beta:
+            self._reference = scoring
+            if not hasattr(scoring.model, "peft_config"):
+                frozen = copy.deepcopy(scoring.model).requires_grad_(False)
+                self._reference = Scoring(frozen, scoring.pad_id, scoring.bf16)
+        self._metrics: dict[str, float] = {}
+        self._gaps: list[torch.Tensor] = []
+        self._divergence: list[torch.Tensor] = []
+
+    def begin(self, step: int) -> list[Batch]:
+        asked = [self._asked[row] for row in self._order[step]]
+        prompts = [prompt for _, prompt in asked for _ in range(self._settings.generations)]
+        found = rollouts(
+            self._scoring.model,
+            self._template,
+            [(prompt, self._sampling(step, place)) for place, prompt in enumerate(prompts)],
+        )
+        scored = self._judge(asked, found)
+        rewards = torch.tensor([each.total for each in scored], dtype=torch.float64)
+        groups = rewards.view(-1, self._settings.generations)
+        better = advantages(groups, scaled=self._settings.loss != "dr_grpo").flatten().float()
+        rows = [
+            policy.answered(prompt.ids, rollout.ids)
+            for prompt, rollout in zip(prompts, found, strict=True)
+        ]
+        self._metrics = self._describe(groups, scored, found)
+        self._gaps, self._divergence = [], []
+        return self._batches(step, rows, better, found)
+
+    def _sampling(self, step: int, place: int) -> Sampling:
+        mark = f"{self._training.seed}/{step}/{place}".encode()
+        return Sampling(
+            self._settings.max_tokens,
+            self._settings.temperature,
+            self._settings.top_p,
+            seed=int.from_bytes(hashlib.sha256(mark).digest()[:7]),
+            logprobs=True,
+            cache_salt="rollout",
+        )
+
+    def _judge(self, asked: Sequence[Asked], found: Sequence[Rollout]) -> list[Scored]:
+        scored = []
+        for place, rollout in enumerate(found):
+            problem, prompt = asked[place // self._settings.generations]
+            thinking = thinking_after(prompt.text) is Thinking.YES
+            scored.append(
+                self._scorer.score(
+                    rollout.text, problem.reference, problem.fields, thinking=thinking
+                )
+            )
+        return scored
+
+    def _batches(
+        self,
+        step: int,
+        rows: Sequence[Answered],
+        better: torch.Tensor,
+        found: Sequence[Rollout],
+    ) -> list[Batch]:
+        """Micro-batches of the answers that there is something to learn from: an answer no better
+        and no worse than its group has no gradient, unless it is held to the reference."""
+        useful = [row for row in range(len(rows)) if self._reference or better[row]] or [0]
+        useful.sort(key=lambda row: (-len(rows[row]), row))
+        parts = policy.cut(useful, -(-len(useful) // self.per_step))
+        # A step always has as many; one more pass of any row, weighed by nothing, fills it up.
+        weighed = [(part, 1.0) for part in parts]
+        weighed += [([useful[-1]], 0.0)] * (self.per_step - len(parts))
+        tokens, answers = self.passed[step]
+        self.passed[step + 1] = (
+            tokens + sum(len(rows[row]) for part, _ in weighed for row in part),
+            answers + sum(rows[row].answer for row in useful),
+        )
+        everything = float(sum(row.answer for row in rows))
+        return [
+            self._batch(
+                [rows[row] for row in part], better[list(part)] * weight, weight, everything
+            )
+            | {"engine": [found[row].logprobs for row in part] if weight else []}
+            for part, weight in weighed
+        ]
+
+    def _batch(
+        self, rows: Sequence[Answered], better: torch.Tensor, weight: float, everything: float
+    ) -> Batch:
+        batch = policy.padded(rows, self._scoring.pad_id)
+        lengths = torch.tensor([[float(row.answer)] for row in rows])
+        share = {
+            "dapo": torch.full_like(lengths, 1 / everything),
+            "grpo": 1 / (lengths * self._answers),
+            "dr_grpo": torch.full_like(lengths, 1 / (self._answers * self._settings.max_tokens)),
+        }[self._settings.loss]
+        batch |= {"better": better, "share": share * weight}
+        if self._reference is not None:
+            batch["reference"] = self._reference.tokens(
+                rows, reference=True, temperature=self.temperature
+            )
+        return batch
+
+    def loss(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Σ share · (−A·π/π_old + β·KL) over the answers' tokens."""
+        costs = policy_gradient(logps, batch["better"])
+        answers = batch["labels"][:, 1:] >= 0
+        if self._reference is not None:
+            apart = divergence(logps, batch["reference"])
+            costs = costs + self._settings.beta * apart
+            self._divergence.append(apart.detach()[answers & (batch["share"] > 0)].cpu())
+        if batch["engine"] and self.temperature == 1:
+            held = torch.tensor([each for row in batch["engine"] for each in row])
+            self._gaps.append((logps.detach()[answers].cpu() - held).abs())
+        loss: torch.Tensor = (costs * batch["share"] * answers).sum()
+        return loss
+
+    def _describe(
+        self, groups: torch.Tensor, scored: Sequence[Scored], found: Sequence[Rollout]
+    ) -> dict[str, float]:
+        """The rewards' mean and mean deviation within a group, the share of groups whose answers
+        are all equally good, the answers' mean tokens, and the share that was cut off."""
+        parts = {
+            f"reward_{name}": sum(each.parts[name] for each in scored) / len(scored)
+            for name in self._scorer.names
+            if len(self._scorer.names) > 1
+        }
+        flat = (groups.amax(dim=1) == groups.amin(dim=1)).double()
+        return {
+            "reward": float(groups.mean()),
+            "reward_std": float(groups.std(dim=1).mean()),
+            "no_signal": float(flat.mean()),
+            "answer_length": sum(len(each.ids) for each in found) / len(found),
+            "cut_off": sum(not each.finished for each in found) / len(found),
+            **parts,
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """What was described, and the mean divergence from the base and mean gap between the
+        engine's and the trainer's log-probabilities, a token, where they are known."""
+        said = dict(self._metrics)
+        if self._divergence:
+            said["kl"] = float(torch.cat(self._divergence).mean())
+        if self._gaps:
+            said["engine_gap"] = float(torch.cat(self._gaps).mean())
+        said["answer_tokens"] = max(answers for _, answers in self.passed.values())
+        return said
