@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANYTHING,
 }
 NOBODY_IMPORTS = {"cli", "console", "demo"}
+DOORS = {"__main__"}
+"""``python -m avocado`` is the command line under another name: it may import that, and is no room."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "stripe", "babel"}
 LIGHT_ROOMS = {"errors", "lineage", "workspace", "terms", "ledger", "billing", "gateway", "cli"}
 ADAPTERS = {"demo.task"}
@@ -63,7 +65,7 @@ def test_each_room_imports_only_what_the_table_lets_it() -> None:
     for path in sorted(SOURCE.rglob("*.py")):
         module = module_of(path)
         room = module.partition(".")[0]
-        if module == "__init__":
+        if module == "__init__" or module in DOORS:
             continue
         rules = MAY_IMPORT.get(room)
         assert rules is not None, f"{room}/ is a new room: give it a row in the table"
@@ -86,6 +88,8 @@ def test_each_room_imports_only_what_the_table_lets_it() -> None:
 def test_nobody_imports_the_doors() -> None:
     for path in sorted(SOURCE.rglob("*.py")):
         room = module_of(path).partition(".")[0]
+        if room in DOORS:
+            continue
         for name in imports_of(path):
             target = name.removeprefix("avocado.").partition(".")[0]
             if (
