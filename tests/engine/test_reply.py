@@ -145,6 +145,8 @@ def test_thoughts_stand_apart(prompt: str, text: str, pieces: list[Piece]) -> No
             [Said('<tool_call>{"name": "f", "arguments": [1]}</tool_call>')],
         ),
         ("<tool_call>" * 3, [Said("<tool_call>" * 3)]),
+        (f'<tool_call>{{"name": "{"x" * 300}', [Said(f'<tool_call>{{"name": "{"x" * 300}')]),
+        (f"<tool_call><function={'x' * 300}", [Said(f"<tool_call><function={'x' * 300}")]),
     ],
 )
 def test_hermes_calls(text: str, pieces: list[Piece]) -> None:

@@ -33,6 +33,9 @@ _OPEN_STRING: Final = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*\\?')
 _OUTSIDE: Final = re.compile(r'["{}\[\]<]')
 _INSIDE: Final = re.compile(r'["\\\n<]')
 
+LONGEST_NAME: Final = 256
+"""Characters. A longer name is looked at when its call is whole, and not again with each token."""
+
 _FUNCTION: Final = "<function="
 _FUNCTION_NAME: Final = re.compile(r"<function=([^<>\s]+)>\s*")
 _FUNCTION_END: Final = "</function>"
@@ -150,9 +153,11 @@ def _open_hermes(body: str) -> tuple[Arguments, str] | Unsure:
     for step in _HEADER:
         rest = rest.lstrip(_WHITE)
         if not step:
-            match = _STRING.match(rest)
+            front = rest[:LONGEST_NAME]
+            match = _STRING.match(front)
             if match is None:
-                return Unsure.WAIT if not rest or _OPEN_STRING.fullmatch(rest) else Unsure.NO
+                going_on = not rest or (front == rest and _OPEN_STRING.fullmatch(front))
+                return Unsure.WAIT if going_on else Unsure.NO
             try:
                 name = msgspec.json.decode(match[0].encode(), type=str)
             except ValueError:
@@ -216,7 +221,10 @@ def _open_xml(body: str, tools: Tools) -> tuple[Arguments, str] | Unsure:
     match = _FUNCTION_NAME.match(body)
     if match is None:
         inside = body[len(_FUNCTION) :]
-        return Unsure.NO if re.search(r"[<>\s]", inside) else Unsure.WAIT
+        going_on = len(inside) <= LONGEST_NAME and not re.search(r"[<>\s]", inside)
+        return Unsure.WAIT if going_on else Unsure.NO
+    if len(match[1]) > LONGEST_NAME:
+        return Unsure.NO
     rest = body[match.end() :]
     if rest.startswith(_FUNCTION_END) or _KEY.match(rest):
         return _Tagged(match[1], _properties(match[1], tools)), rest
