@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from avocado.data import corpus
-from avocado.data.chat import ChatTemplate, Row
+from avocado.data.chat import ChatTemplate
 from avocado.errors import Refused
 from avocado.train import sequences, sft, weights
 from avocado.train.recipe import Recipe
@@ -188,26 +188,6 @@ def test_lora_that_attaches_to_nothing_is_refused(base: Path, make_recipe: MakeR
     recipe = make_recipe('weights = "lora"\nlora = {targets = ["q_proj", "query_key_value"]}')
     with pytest.raises(Refused, match="no module 'query_key_value'"):
         weights.load_model(base, recipe)
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        (Row((5, 6, 7, IM_END), (-100, -100, 7, IM_END)), None),
-        (Row((5,) * 200 + (IM_END,), (-100,) * 200 + (IM_END,)), "201 tokens, over 128"),
-        (Row((5, IM_END), (-100, -100)), "carries no loss"),
-        (Row((5, 6, 7), (-100, 6, 7)), "does not end by teaching a stop token"),
-        (Row((5, 6, IM_END), (-100, 6, -100)), "does not end by teaching a stop token"),
-        (Row((5, 6, PAD), (-100, 6, PAD)), "padding token is the stop token"),
-    ],
-)
-def test_preflight(row: Row, said: str | None, template: ChatTemplate) -> None:
-    made = sequences.collect([row])
-    if said is None:
-        sft.preflight(made, template, 128)
-    else:
-        with pytest.raises(Refused, match=said):
-            sft.preflight(made, template, 128)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(

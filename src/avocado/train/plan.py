@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from avocado.data import corpus as corpora
+import msgspec
+
 from avocado.data.chat import ChatTemplate
 from avocado.terms.money import Money, ceil_div
 from avocado.train import sequences
@@ -119,8 +120,12 @@ def plan(
         Refused: for what would stop the run before its first step.
     """
     template = ChatTemplate.load(base)
-    rows = sequences.render(corpora.read(corpus), template, recipe.training.max_length)
-    order = sequences.order(rows, recipe.training)
+    from avocado.train import sft
+
+    prepared = sft.prepare(recipe, base, corpus, template)
+    rows, order = prepared.rows, prepared.order
+    packing = msgspec.structs.replace(recipe.training, packing=order.packed)
+    recipe = msgspec.structs.replace(recipe, training=packing)
     planned = _describe(recipe, base, rows, order)
     rates = None
     if probe_steps:
@@ -192,8 +197,6 @@ def _probe(
     steps: int,
 ) -> tuple[float, float]:
     """The slowest and the fastest tokens per second of ``steps`` steps, one step not counted."""
-    import msgspec
-
     from avocado.train import sft, weights
 
     training = msgspec.structs.replace(recipe.training, steps=steps + 1, epochs=None)
@@ -201,7 +204,6 @@ def _probe(
     order = sequences.order(rows, training)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder, weights.quietly():
-        sft.preflight(rows, template, training.max_length)
         trainer = sft.trainer(
             weights.load_model(base, short),
             template,

@@ -29,6 +29,20 @@ from avocado.train.methods import (
 
 Weights = Literal["full", "lora", "qlora"]
 
+Mask = Literal[
+    "secrets",
+    "personal",
+    "private_key",
+    "api_key",
+    "jwt",
+    "email",
+    "iban",
+    "credit_card",
+    "phone",
+    "ip_address",
+]
+"""What ``data.secrets`` finds, by group or kind."""
+
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 TABLES: Final = ("dpo", "kto", "grpo", "distillation")
@@ -61,6 +75,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at once (0: all): it bounds memory and does not change what is learnt. Give ``epochs`` or
     ``steps``. ``warmup`` is the share of the steps in which the learning rate rises from zero.
     ``packing`` puts several rows into one of ``max_length`` tokens, exactly: no row sees another.
+    ``adamw_8bit`` keeps Adam's two moments in a byte each (bitsandbytes; Dettmers et al. 2022,
+    arXiv:2110.02861). ``overfit_check`` learns one small batch by heart before the first step,
+    where that is cheap, and takes it back.
     """
 
     learning_rate: Rate
@@ -78,6 +95,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     packing: bool = True
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    overfit_check: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -103,6 +122,21 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split: str = "train"
     license: Annotated[str, Meta(min_length=1)] | None = None
     group: Annotated[str, Meta(min_length=1)] | None = None
+
+
+class Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[checks]``: what the corpus accepts besides ``training``'s lengths.
+
+    Rows at least as alike as ``likeness`` (0 to 1) are near duplicates. ``contaminated`` rows hold
+    what the evaluation asks. ``invalid`` rows are no example at all. ``mask`` names what is
+    replaced in the data: ``"secrets"``, ``"personal"``, or single kinds such as ``"email"``.
+    """
+
+    near_duplicates: Literal["drop", "keep", "refuse"] = "drop"
+    likeness: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.8
+    contaminated: Literal["refuse", "drop"] = "refuse"
+    invalid: Literal["refuse", "drop"] = "refuse"
+    mask: tuple[Mask, ...] = ()
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,6 +194,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluation: str | None = None
     license: Annotated[str, Meta(min_length=1)] = "unknown"
     holdout: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
+    checks: Checks = Checks()
     method: Method = "supervised"
     weights: Weights = "full"
     lora: Lora | None = None
@@ -214,8 +249,22 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def canonical(self) -> dict[str, Any]:
         """Every setting that counts, defaults filled in: a plain value for a manifest."""
+        checked = [self.training, *(stage.training for stage in self.stages)]
+        training, *staged = (
+            each and msgspec.structs.replace(each, overfit_check=True) for each in checked
+        )
+        stages = (
+            msgspec.structs.replace(stage, training=each)
+            for stage, each in zip(self.stages, staged, strict=True)
+        )
         counted = msgspec.structs.replace(
-            self, lora=self.adapter, data=self.sources, budget=None, compute=None
+            self,
+            lora=self.adapter,
+            data=self.sources,
+            training=training,
+            stages=tuple(stages),
+            budget=None,
+            compute=None,
         )
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(counted))
         del plain["budget"], plain["compute"]

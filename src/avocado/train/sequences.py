@@ -12,9 +12,10 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from avocado.data.chat import IGNORED, ChatTemplate, RenderError, Row
+from avocado.data.document import Document
 from avocado.data.example import Example
 from avocado.errors import Refused
 from avocado.train.recipe import Training
@@ -22,6 +23,8 @@ from avocado.train.recipe import Training
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+END_OF_TEXT: Final = "<|endoftext|>"
 
 Tokens: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32]]"
 """The ids and labels of one row."""
@@ -91,6 +94,47 @@ def _rows(examples: Iterable[Example], template: ChatTemplate, max_length: int) 
             yield row
 
 
+def end_of_text(template: ChatTemplate) -> int:
+    """The token that follows a document: Qwen's ``<|endoftext|>``, else the tokenizer's own end."""
+    vocabulary = template.tokenizer.get_vocab()
+    return int(vocabulary.get(END_OF_TEXT, template.tokenizer.eos_token_id))
+
+
+def render_documents(
+    documents: Iterable[Document], template: ChatTemplate, max_length: int
+) -> tuple[Sequences, int]:
+    """The training rows of raw text, in order, and how many documents were cut.
+
+    Every token is trained but a document's first, which nothing precedes; the end-of-text token is
+    appended. A document of more than ``max_length`` tokens becomes several rows, each of which
+    begins with the token that the one before ended with, so that no token is trained twice or not.
+
+    Raises:
+        Refused: a text holds a control token, or there is no document.
+    """
+    end = end_of_text(template)
+    cut = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal cut
+        for document in documents:
+            control = [
+                mark for mark in template.tokenizer.all_special_tokens if mark in document.text
+            ]
+            if control:
+                raise Refused(
+                    f"{document.file}, row {document.row}: its text contains the control token "
+                    f"{control[0]}"
+                )
+            ids = (*template.encode(document.text), end)
+            cut += len(ids) > max_length
+            for begin in range(0, max(1, len(ids) - 1), max_length - 1):
+                window = ids[begin : begin + max_length]
+                yield Row(window, (IGNORED, *window[1:]))
+
+    return collect(rows()), cut
+
+
 def collect(rows: Iterable[Row]) -> Sequences:
     """Rows end to end in three arrays: eight bytes a token, however many rows.
 
@@ -136,14 +180,18 @@ class Order:
         return [len(each) * max(lengths[row] for row in each) for each in self.micro_batches]
 
 
-def order(rows: Sequences, training: Training) -> Order:
-    """The micro-batches of a run, equally many a step.
+def order(rows: Sequences, training: Training, processes: int = 1) -> Order:
+    """The micro-batches of a run, equally many a step, and as many for each of ``processes``.
 
     Rows come in a fresh permutation each epoch, one after the other, so that a step holds exactly
     ``batch`` rows and no row comes twice before all came once. How a step is cut changes no
     gradient. Packed: a micro-batch holds up to ``micro_batch`` × ``max_length`` tokens, filled
-    best fit decreasing. Else it holds ``micro_batch`` rows of like length, longest first. Pure:
-    the same arguments give the same order on any machine.
+    best fit decreasing. Else it holds ``micro_batch`` rows of like length, longest first. Of a
+    step's micro-batches, process p of n takes every n-th from the p-th on. Pure: the same arguments
+    give the same order on any machine.
+
+    Raises:
+        Refused: a step has too few rows to be shared by so many processes.
     """
     steps = training.steps or max(1, math.ceil(len(rows) * (training.epochs or 0) / training.batch))
     micro = training.micro_batch or training.batch
@@ -160,29 +208,31 @@ def order(rows: Sequences, training: Training) -> Order:
         trained += sum(labelled[row] for row in step)
         tokens.append(total)
     if training.packing:
-        cut = _packed(taken, lengths, micro * training.max_length)
+        bins = [_best_fit(step, lengths, micro * training.max_length) for step in taken]
     else:
-        cut = [step[at : at + micro] for step in taken for at in range(0, len(step), micro)]
+        bins = [[step[at : at + micro] for at in range(0, len(step), micro)] for step in taken]
+    cut = _evened(bins, lengths, processes)
     return Order(steps, cut, tokens, trained, training.packing)
 
 
-def _packed(
-    steps: Sequence[Sequence[int]], lengths: Sequence[int], capacity: int
-) -> list[list[int]]:
-    """Each step's rows, longest first, in bins of up to ``capacity`` tokens: best fit decreasing.
-
-    Every step gets as many bins as the step that needs most, so that each is one accumulation of
-    equally many micro-batches; where fewer would do, the fullest are halved.
-    """
-    bins = [_best_fit(step, lengths, capacity) for step in steps]
-    most = max(map(len, bins))
+def _evened(bins: list[list[list[int]]], lengths: Sequence[int], processes: int) -> list[list[int]]:
+    """Every step gets as many bins as the step that needs most, so that each is one accumulation of
+    equally many micro-batches in each process; where fewer would do, the fullest are halved."""
+    most = -(-max(map(len, bins)) // processes) * processes
+    rows = sum(map(len, bins[0]))
+    if most > rows:
+        raise Refused(
+            f"a step of batch = {rows} cannot be shared by {processes} processes: make batch a "
+            f"multiple of {processes}"
+        )
     for each in bins:
         while len(each) < most:
             _halve(each, lengths)
-    return [rows for each in bins for rows in each]
+    return [micro_batch for each in bins for micro_batch in each]
 
 
 def _best_fit(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """``rows``, longest first, in bins of up to ``capacity`` tokens: best fit decreasing."""
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, bin), ascending
     for row in rows:

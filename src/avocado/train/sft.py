@@ -23,12 +23,21 @@ from trl import SFTConfig, SFTTrainer
 
 from avocado.data import corpus as corpora
 from avocado.data.chat import IGNORED, ChatTemplate
+from avocado.data.document import Document
 from avocado.errors import Refused
-from avocado.train import attention, weights
+from avocado.train import attention, preflight, weights
 from avocado.train.assembly import Assembly, Log, Work
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
-from avocado.train.sequences import Order, Sequences, Tokens, order, render
+from avocado.train.sequences import (
+    Order,
+    Sequences,
+    Tokens,
+    order,
+    render,
+    render_documents,
+)
+from avocado.train.team import ALONE, Team
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
@@ -45,44 +54,62 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(recipe: Recipe, base: Path, corpus: Path, template: ChatTemplate) -> Prepared:
+def prepare(
+    recipe: Recipe, base: Path, corpus: Path, template: ChatTemplate, processes: int = 1
+) -> Prepared:
     """Renders and orders the frozen corpus in ``corpus`` for the model in ``base``, whose weights
     are not loaded. Rows are packed where the recipe says so and the model keeps them apart.
 
     Raises:
-        Refused: a row cannot be rendered right or is too long, or there is none.
+        Refused: the corpus is not of the kind that the method learns from, a row cannot be
+            rendered right or may not be trained (:mod:`preflight`), or there is none.
     """
     training = recipe.training
-    rows = render(corpora.read(corpus), template, training.max_length)
+    documents = recipe.method == "pretraining"
     notes = []
+    if documents:
+        rows, cut = render_documents(corpora.read(corpus, Document), template, training.max_length)
+        if cut:
+            notes.append(
+                f"{cut:,} documents of more than {training.max_length:,} tokens are cut into "
+                "windows; no token is lost"
+            )
+    else:
+        rows = render(corpora.read(corpus), template, training.max_length)
+        preflight.check_parity(corpora.read(corpus), template)
+    preflight.check_rows(rows, template, training.max_length, documents=documents)
     if training.packing:
         why = attention.obstacle(weights.configuration(base), max(rows.lengths))
         if why is not None:
             notes.append(f"rows are padded, not packed: {why}")
             training = msgspec.structs.replace(training, packing=False)
-    return Prepared(rows, order(rows, training), tuple(notes))
+    return Prepared(rows, order(rows, training, processes), tuple(notes))
 
 
 def assemble(work: Work) -> Assembly:
-    """Supervised fine-tuning of the work's conversations.
+    """Supervised fine-tuning of the work's conversations, or pretraining on its documents.
 
     Raises:
-        Refused: a row cannot be rendered right or is too long, or :func:`preflight` fails.
+        Refused: as :func:`prepare`, and where a check of :mod:`preflight` fails.
     """
-    recipe, template = work.recipe, work.template
-    prepared = prepare(recipe, work.base, work.corpus, template)
-    passes = prepared.order
-    preflight(prepared.rows, template, recipe.training.max_length)
+    recipe, template, training = work.recipe, work.template, work.recipe.training
+    prepared = prepare(recipe, work.base, work.corpus, template, work.team.size)
+    rows, passes = prepared.rows, prepared.order
     assembled = trainer(
         weights.load_model(work.base, recipe),
         template,
-        prepared.rows,
+        rows,
         passes,
         recipe,
         run_folder=work.run_folder,
         save_every=work.save_every,
         log=work.log,
+        team=work.team,
     )
+    preflight.check_adapter(assembled.model, recipe)
+    preflight.check_apart(assembled, rows, passes, training.precision)
+    if training.overfit_check:
+        preflight.check_overfit(assembled, rows, passes, training.learning_rate)
     return Assembly(
         assembled,
         passes.steps,
@@ -93,37 +120,14 @@ def assemble(work: Work) -> Assembly:
     )
 
 
-def preflight(sequences: Sequences, template: ChatTemplate, max_length: int) -> None:
-    """What must hold before the first step, whoever made the rows.
-
-    Raises:
-        Refused: a row is too long, carries no loss or does not end by teaching a stop token, or
-            the padding token is such a stop token (padding's embedding is never trained).
-    """
-    stops = set()
-    for index, length in enumerate(sequences.lengths):
-        ids, labels = sequences.row(index)
-        if length > max_length:
-            raise Refused(f"sequence {index + 1} has {length:,} tokens, over {max_length:,}")
-        if not (labels[1:] != IGNORED).any():
-            raise Refused(f"sequence {index + 1} carries no loss: nothing would be learnt from it")
-        if int(labels[-1]) not in template.stop_ids or labels[-1] != ids[-1]:
-            raise Refused(f"sequence {index + 1} does not end by teaching a stop token")
-        stops.add(int(labels[-1]))
-    if template.pad_id in stops:
-        raise Refused(
-            "the tokenizer's padding token is the stop token that answers end with: give it a "
-            "pad_token of its own"
-        )
-
-
 class RowsTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on given micro-batches, which saves whole training checkpoints or none."""
 
-    def __init__(self, run_folder: RunFolder, **arguments: Any) -> None:
+    def __init__(self, run_folder: RunFolder, team: Team, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
         self._run_folder = run_folder
+        self._team = team
         base = self.accelerator.unwrap_model(self.model)
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
         self._plain_loss = (
@@ -158,13 +162,15 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
             super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Under a temporary name until it is complete, and without TRL's model card."""
+        """Under a temporary name until it is complete, and without TRL's model card. Each process
+        of the team writes its own random state."""
         step = self.state.global_step
         with weights.writing(f"the training checkpoint of step {step}"):
-            building = self._run_folder.building()
+            building = self._team.once(self._run_folder.building)
             self.args.output_dir = str(building)
             Trainer._save_checkpoint(self, model, trial)
-            self._run_folder.keep(building / f"checkpoint-{step}", step)
+            self._team.wait()
+            self._team.once(lambda: self._run_folder.keep(building / f"checkpoint-{step}", step))
 
 
 class _Steps(TrainerCallback):
@@ -196,9 +202,10 @@ def trainer(
     run_folder: RunFolder,
     save_every: int,
     log: Log,
+    team: Team = ALONE,
 ) -> RowsTrainer:
-    """The assembled trainer: ``sequences`` in the given ``passes``. ``save_every`` is in steps; 0
-    saves nothing to resume from.
+    """The assembled trainer: ``sequences`` in the given ``passes``, shared by the ``team``.
+    ``save_every`` is in steps; 0 saves nothing to resume from.
     """
     training = recipe.training
     bf16 = training.precision == "bf16"
@@ -211,7 +218,8 @@ def trainer(
         output_dir=str(run_folder.path),
         max_steps=passes.steps,
         per_device_train_batch_size=1,  # one item is one micro-batch
-        gradient_accumulation_steps=passes.per_step,
+        gradient_accumulation_steps=passes.per_step // team.size,
+        **_shared(team),
         train_sampling_strategy="sequential",
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES[training.schedule],
@@ -238,6 +246,7 @@ def trainer(
     )
     return RowsTrainer(
         run_folder,
+        team,
         model=model,
         args=config,
         train_dataset=Dataset.from_dict({"rows": [list(each) for each in passes.micro_batches]}),
@@ -245,6 +254,19 @@ def trainer(
         processing_class=template.tokenizer,
         callbacks=[_Steps(log)],
     )
+
+
+def _shared(team: Team) -> dict[str, Any]:
+    """How the processes of a team train one model: on GPUs each holds a part of every weight
+    (FSDP2); on CPUs each holds all of them, and gradients are averaged (DDP)."""
+    if team.size == 1:
+        return {}
+    if torch.cuda.is_available():
+        return {
+            "fsdp": True,
+            "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"},
+        }
+    return {"ddp_backend": "gloo", "ddp_find_unused_parameters": False}
 
 
 class _Collator:

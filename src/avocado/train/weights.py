@@ -7,6 +7,7 @@ data or about the loop that trains.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from avocado.errors import Refused
-from avocado.train.recipe import Lora, Recipe
+from avocado.train.adapters import attach
+from avocado.train.recipe import Recipe
 
 _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
@@ -30,46 +32,50 @@ _DTYPES: Final = {
 
 
 def load_model(folder: Path, recipe: Recipe) -> Any:
-    """The base in float32, which the optimizer needs, with the recipe's adapters attached.
+    """The base, ready to be trained, with the recipe's adapters attached.
 
-    Only safetensors are read, and no code that comes with a model runs. Seeded, because adapters
-    begin at random.
+    In float32, which the optimizer needs; weights that stay frozen are bfloat16 on a GPU that
+    trains in it, and 4-bit NormalFloat for ``qlora`` (Dettmers et al. 2023, arXiv:2305.14314). Only
+    safetensors are read, and no code that comes with a model runs. Seeded, because adapters begin
+    at random.
 
     Raises:
-        Refused: the adapter would attach to nothing.
+        Refused: the adapter would attach to nothing, or bitsandbytes is missing or does not run.
     """
     torch.manual_seed(recipe.training.seed)
+    gpu = torch.cuda.is_available()
+    frozen = recipe.adapter is not None and gpu and recipe.training.precision == "bf16"
+    dtype = torch.bfloat16 if frozen else torch.float32
+    more = _quantised(dtype) if recipe.weights == "qlora" else {}
     with quietly():
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            str(folder), dtype=dtype, trust_remote_code=False, use_safetensors=True, **more
         )
     return attach(model, recipe.adapter) if recipe.adapter else model
 
 
-def attach(model: Any, lora: Lora) -> Any:
-    """``model`` with fresh adapters, every weight of its own frozen.
+def _quantised(dtype: torch.dtype) -> dict[str, Any]:
+    """What loads a model in 4 bits, computing in ``dtype``."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        raise Refused(
+            f'weights = "qlora" needs bitsandbytes, which does not load here ({error}): install '
+            'it, or train with weights = "lora"'
+        ) from error
+    from transformers import BitsAndBytesConfig
 
-    Raises:
-        Refused: a named target is no module of this model, or nothing would be trained.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    names = [name for name, _ in model.named_modules()]
-    for target in [] if isinstance(targets, str) else targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise Refused(f"[lora] targets: this model has no module {target!r}")
-    settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-    )
-    adapted = get_peft_model(model, settings)
-    if not any(weight.requires_grad for weight in adapted.parameters()):
-        raise Refused("[lora] attaches to no module of this model")
-    return adapted
+    quantization: Any = BitsAndBytesConfig
+    place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {
+        "device_map": {"": place},
+        "quantization_config": quantization(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +91,17 @@ class Counts:
 def count(model: Any) -> Counts:
     """Counts ``model``'s parameters, adapters included, each tied one once."""
     weights = list(model.parameters())
-    everything = sum(weight.numel() for weight in weights)
+    everything = sum(_size(weight) for weight in weights)
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     lookup = 0 if head is None or table.weight is head.weight else table.weight.numel()
     trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
     return Counts(everything, trainable, everything - lookup)
+
+
+def _size(weight: Any) -> int:
+    """Parameters in a tensor; bitsandbytes lays two of four bits into each byte."""
+    packed = getattr(weight, "quant_state", None)
+    return weight.numel() if packed is None else math.prod(packed.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +150,24 @@ def stored_dtype(folder: Path) -> str:
     return named if named in _DTYPES else "float32"
 
 
-def save(model: Any, folder: Path, dtype: str, base_name: str) -> None:
+def save(
+    model: Any,
+    folder: Path,
+    dtype: str,
+    base_name: str,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Writes ``model.safetensors`` in ``dtype``, or PEFT's two adapter files, into ``folder``.
 
     ``base_name`` is what an adapter's configuration calls its base: never a path of this machine.
+    ``state`` holds the weights where ``model`` has only its part of each.
     """
     adapted = hasattr(model, "peft_config")
-    if not adapted:
+    if not adapted and state is not None:
+        state = {name: weight.to(_DTYPES[dtype]) for name, weight in state.items()}
+    elif not adapted:
         model.to(_DTYPES[dtype])
-    model.save_pretrained(str(folder), safe_serialization=True)
+    model.save_pretrained(str(folder), safe_serialization=True, state_dict=state)
     if adapted:
         path = folder / "adapter_config.json"
         settings = {**json.loads(path.read_bytes()), "base_model_name_or_path": base_name}
