@@ -1,33 +1,43 @@
 """Checks: what is wrong with this data, counted, before a token of it is trained on.
 
-A :class:`Checker` passes on the examples that a corpus may hold and counts everything, so that
+A :class:`Checker` passes on the records that a corpus may hold and counts everything, so that
 nothing is dropped in silence. Lengths are tokens of the very model that will be trained. Judges no
 licence: it counts them, and the release gate decides.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 
+from avocado.data import secrets, texts
 from avocado.data.chat import ChatTemplate, RenderError
-from avocado.data.example import Example
+from avocado.data.contamination import Evaluation, Hits, Messages, Question
+from avocado.data.duplicates import Groups, NearDuplicates, Shingles, Sketch
+from avocado.data.length import lengths
+from avocado.data.record import Record
 from avocado.data.rejection import Rejection
-from avocado.lineage import digest
+from avocado.data.report import EXAMPLES_KEPT, Report
+from avocado.data.tally import Tally
+
+__all__ = ["Checker", "Report", "Rules"]
 
 Choice = Literal["refuse", "drop"]
 
 DUPLICATE: Final = "duplicate"
+NEAR_DUPLICATE: Final = "near duplicate"
 CONTAMINATED: Final = "in the evaluation"
 OVER_LENGTH: Final = "over length"
 NOT_RENDERED: Final = "not renderable"
 
-EXAMPLES_KEPT: Final = 5
-"""Rejections of one reason that a report names; the rest are counted."""
+BLOCK_ROWS: Final = 512
+BLOCK_CHARACTERS: Final = 16 * 1024 * 1024
+"""Rows that are looked at together, to tell template text from text: at most both of these."""
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +45,30 @@ class Rules:
     """What a corpus accepts. ``drop`` leaves such rows out and counts them; ``refuse`` stops.
 
     ``max_length`` is in tokens of one training sequence. An exact duplicate is always left out
-    (the first stays) and counted.
+    (the first stays) and counted; of near duplicates, those at least as alike as ``likeness`` (0 to
+    1, see ``duplicates``), ``keep`` keeps all and counts them. ``mask`` names kinds of secrets and
+    personal data (see ``secrets``) that are replaced in the rows.
     """
 
     max_length: int
     invalid: Choice = "refuse"
     over_length: Choice = "refuse"
     contaminated: Choice = "refuse"
+    near_duplicates: Choice | Literal["keep"] = "drop"
+    likeness: float = 0.8
+    mask: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.likeness <= 1.0:
+            raise ValueError(f"likeness must be above 0 and at most 1, not {self.likeness}")
+        secrets.kinds_of(self.mask)
 
     def of(self, reason: str) -> Choice:
         """What happens to a row that is rejected for ``reason``."""
+        near: Choice = "refuse" if self.near_duplicates == "refuse" else "drop"
         special: Mapping[str, Choice] = {
             DUPLICATE: "drop",
+            NEAR_DUPLICATE: near,
             OVER_LENGTH: self.over_length,
             CONTAMINATED: self.contaminated,
         }
@@ -54,171 +76,165 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was found. ``rejected`` counts rows by reason; ``examples`` names some of each.
+class _Candidate(Generic[AnyRecord]):
+    """A row of a block, with what the checks compare of it."""
 
-    ``refused`` counts the rejected rows that stop the corpus, ``dropped`` those left out.
-    ``tokens`` counts the accepted sequences' tokens, ``trained`` those that carry loss, and
-    ``longest`` is the longest sequence. ``languages`` and ``licences`` count accepted rows.
-    """
-
-    rows: int
-    accepted: int
-    refused: int
-    dropped: int
-    rejected: Mapping[str, int]
-    examples: Mapping[str, Sequence[str]]
-    sequences: int
-    tokens: int
-    trained: int
-    longest: int
-    languages: Mapping[str, int]
-    licences: Mapping[str, int]
-    sources: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "accepted": self.accepted,
-            "refused": self.refused,
-            "dropped": self.dropped,
-            "rejected": dict(self.rejected),
-            "examples": {reason: list(named) for reason, named in self.examples.items()},
-            "sequences": self.sequences,
-            "tokens": self.tokens,
-            "trained": self.trained,
-            "longest": self.longest,
-            "languages": dict(self.languages),
-            "licences": dict(self.licences),
-            "sources": dict(self.sources),
-        }
-
-    def lines(self) -> list[str]:
-        """The report for a terminal."""
-        said = [
-            f"{self.accepted:,} of {self.rows:,} rows accepted",
-            f"{self.tokens:,} tokens in {self.sequences:,} sequences, {self.trained:,} trained, "
-            f"longest {self.longest:,}",
-            f"languages: {_counted(self.languages)}",
-            f"licences: {_counted(self.licences)}",
-        ]
-        for reason, count in self.rejected.items():
-            said.append(f"rejected, {reason}: {count:,}")
-            said += [f"  {named}" for named in self.examples[reason]]
-            if count > len(self.examples[reason]):
-                said.append(f"  … and {count - len(self.examples[reason]):,} more")
-        return said
+    record: AnyRecord
+    key: bytes
+    shingles: Shingles
+    hits: Hits
 
 
 @dataclass
 class Checker:
     """Checks one stream of rows for one model. Use it once: it remembers what it has seen.
 
-    ``evaluation`` holds the messages of each evaluation item: an example that asks the same is
-    contamination.
+    ``evaluation`` holds the items that must not be in the data, as questions or as the messages of
+    each. Memory: about 200 bytes a row, 1.5 KB more where near duplicates are looked for.
     """
 
     template: ChatTemplate
     rules: Rules
-    evaluation: Iterable[Sequence[Mapping[str, Any]]] = ()
-    _held_out: frozenset[str] = field(init=False, repr=False)
-    _seen: dict[str, str] = field(init=False, repr=False, default_factory=dict)
-    _counts: Counter[str] = field(init=False, repr=False, default_factory=Counter)
-    _rejected: Counter[str] = field(init=False, repr=False, default_factory=Counter)
-    _named: dict[str, list[str]] = field(init=False, repr=False, default_factory=dict)
-    _languages: Counter[str] = field(init=False, repr=False, default_factory=Counter)
-    _licences: Counter[str] = field(init=False, repr=False, default_factory=Counter)
-    _sources: Counter[str] = field(init=False, repr=False, default_factory=Counter)
+    evaluation: Iterable[Question | Messages] = ()
+    groups: Groups = field(init=False, default_factory=Groups)
+    """Which accepted rows, by their number from 0, are near duplicates of each other."""
+
+    _held_out: Evaluation = field(init=False, repr=False)
+    _near: NearDuplicates = field(init=False, repr=False)
+    _mask: tuple[str, ...] = field(init=False, repr=False)
+    _seen: dict[bytes, int] = field(init=False, repr=False, default_factory=dict)
+    _files: dict[str, int] = field(init=False, repr=False, default_factory=dict)
+    _places: tuple[array[int], array[int]] = field(init=False, repr=False)
+    _group_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
+    _repeated: Counter[int] = field(init=False, repr=False, default_factory=Counter)
+    _tally: Tally = field(init=False, repr=False, default_factory=Tally)
 
     def __post_init__(self) -> None:
-        self._held_out = questions_of(self.evaluation)
+        self._held_out = Evaluation(self.evaluation)
+        self._near = NearDuplicates(self.rules.likeness)
+        self._mask = secrets.kinds_of(self.rules.mask)
+        self._places = array("q"), array("q")
 
-    def accept(self, items: Iterable[Example | Rejection]) -> Iterator[Example]:
-        """Yields the examples that a corpus may hold, in order; counts all of ``items``."""
-        for item in items:
-            self._counts["rows"] += 1
-            verdict = item if isinstance(item, Rejection) else self._judge(item)
-            if isinstance(verdict, Example):
-                self._counts["accepted"] += 1
-                self._languages[verdict.language] += 1
-                self._licences[verdict.licence] += 1
-                self._sources[verdict.source] += 1
-                yield verdict
-            else:
-                self._reject(verdict)
+    def accept(self, items: Iterable[AnyRecord | Rejection]) -> Iterator[AnyRecord]:
+        """Yields the records that a corpus may hold, in order; counts all of ``items``.
 
-    def _reject(self, rejection: Rejection) -> None:
-        self._rejected[rejection.reason] += 1
-        self._counts["dropped" if self.rules.of(rejection.reason) == "drop" else "refused"] += 1
-        named = self._named.setdefault(rejection.reason, [])
-        if len(named) < EXAMPLES_KEPT:
-            named.append(str(rejection))
+        Reads up to 512 rows ahead.
+        """
+        for block in _blocks(items):
+            judged = [
+                item if isinstance(item, Rejection) else self._prepare(item) for item in block
+            ]
+            fresh = {
+                each.key: each
+                for each in judged
+                if isinstance(each, _Candidate) and each.key not in self._seen
+            }.values()
+            self._near.learn_template([each.shingles for each in fresh])
+            self._held_out.learn_template(each.hits for each in fresh)
+            for each in judged:
+                self._tally.rows += 1
+                verdict = each if isinstance(each, Rejection) else self._judge(each)
+                if isinstance(verdict, Rejection):
+                    self._tally.reject(verdict, self.rules.of(verdict.reason))
+                else:
+                    self._tally.accept(verdict)
+                    yield verdict
 
-    def _judge(self, example: Example) -> Example | Rejection:
+    def _prepare(self, record: AnyRecord) -> _Candidate[AnyRecord]:
+        said = texts.said(record)
+        found = Counter(each.kind for text in said for each in secrets.find(text))
+        if found:
+            self._tally.personal.update(found)
+            self._tally.personal_rows += 1
+        if self._mask and any(kind in found for kind in self._mask):
+            record = _masked(record, self._mask)
+            said = texts.said(record)
+        return _Candidate(
+            record,
+            bytes.fromhex(record.sha256)[:16],
+            Shingles.of(said, texts.learnt(record)),
+            self._held_out.hits(said),
+        )
+
+    def _judge(self, candidate: _Candidate[AnyRecord]) -> AnyRecord | Rejection:
+        record = candidate.record
+
         def reject(reason: str, detail: str) -> Rejection:
-            return Rejection(example.file, example.row, reason, detail)
+            return Rejection(record.file, record.row, reason, detail)
 
-        text = asks(example, self._held_out)
-        if text is not None:
-            detail = f"the evaluation asks this very question: {_shown(text)}"
-            return reject(CONTAMINATED, detail)
-        content = example.sha256
-        if content in self._seen:
-            return reject(DUPLICATE, f"it repeats {self._seen[content]}")
-        self._seen[content] = f"{example.file}, row {example.row}"
+        evidence = self._held_out.evidence(texts.asked(record), candidate.hits)
+        if evidence is not None:
+            return reject(CONTAMINATED, evidence)
+        if candidate.key in self._seen:
+            first = self._seen[candidate.key]
+            self._repeated[first] += 1
+            return reject(DUPLICATE, f"it repeats {self._place(first)}")
+        number = self._remember(record, candidate.key)
+        sketch = self._near.sketch(candidate.shingles)
+        alike = [] if sketch is None else self._near.alike(sketch)
+        if alike:
+            self._repeated[alike[0].row] += 1
+            if self.rules.near_duplicates != "keep":
+                detail = f"it repeats {self._place(alike[0].row)} to {alike[0].share:.0%}"
+                return reject(NEAR_DUPLICATE, detail)
+            self._tally.alike += 1
         try:
-            rows = self.template.rows(example.messages, example.tools)
+            measured = lengths(record, self.template)
         except RenderError as error:
             return reject(NOT_RENDERED, str(error))
-        longest = max(len(row.ids) for row in rows)
+        longest = max(each.tokens for each in measured)
         if longest > self.rules.max_length:
             detail = f"{longest:,} tokens where max_length allows {self.rules.max_length:,}"
             return reject(OVER_LENGTH, detail)
-        self._counts["sequences"] += len(rows)
-        self._counts["tokens"] += sum(len(row.ids) for row in rows)
-        self._counts["trained"] += sum(row.trained for row in rows)
-        self._counts["longest"] = max(self._counts["longest"], longest)
-        return example
+        self._tally.measure(measured)
+        self._group(number, sketch, [each.row for each in alike])
+        return record
+
+    def _remember(self, record: Record, key: bytes) -> int:
+        number = len(self._seen)
+        self._seen[key] = number
+        files, rows = self._places
+        files.append(self._files.setdefault(record.file, len(self._files)))
+        rows.append(record.row)
+        return number
+
+    def _place(self, number: int) -> str:
+        files, rows = self._places
+        return f"{list(self._files)[files[number]]}, row {rows[number]}"
+
+    def _group(self, number: int, sketch: Sketch | None, alike: list[int]) -> None:
+        """The accepted row joins the groups of those that it is like, or starts one."""
+        accepted = self.groups.add()
+        for other in alike:
+            self.groups.join(accepted, self._group_of[other])
+        if sketch is not None and not alike:
+            self._near.add(number, sketch)
+            self._group_of[number] = accepted
 
     def report(self) -> Report:
         """What has been found so far."""
-        names = ("rows", "accepted", "refused", "dropped", "sequences", "tokens", "trained")
-        return Report(
-            **{name: self._counts[name] for name in names},
-            longest=self._counts["longest"],
-            rejected=_sorted(self._rejected),
-            examples={reason: tuple(named) for reason, named in sorted(self._named.items())},
-            languages=_sorted(self._languages),
-            licences=_sorted(self._licences),
-            sources=_sorted(self._sources),
-        )
+        most = sorted(self._repeated.items(), key=lambda item: (-item[1], item[0]))
+        repeated = [(self._place(number), count) for number, count in most[:EXAMPLES_KEPT]]
+        return self._tally.report(repeated, self._mask)
 
 
-def questions_of(evaluation: Iterable[Sequence[Mapping[str, Any]]]) -> frozenset[str]:
-    """What each evaluation item asks (its last user turn), as hashes that :func:`asks` knows."""
-    asked = ([m for m in messages if m["role"] == "user"] for messages in evaluation)
-    return frozenset(_question(turns[-1]["content"]) for turns in asked if turns)
+def _blocks(items: Iterable[AnyRecord | Rejection]) -> Iterator[list[AnyRecord | Rejection]]:
+    block: list[AnyRecord | Rejection] = []
+    characters = 0
+    for item in items:
+        block.append(item)
+        characters += 0 if isinstance(item, Rejection) else sum(map(len, texts.said(item)))
+        if len(block) >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
-def asks(example: Example, questions: frozenset[str]) -> str | None:
-    """The first user text of ``example`` that is one of ``questions``, or None."""
-    return next((text for text in example.user_texts if _question(text) in questions), None)
-
-
-def _question(text: str) -> str:
-    """The hash of a text as people compare texts: no case, no width, no runs of white space."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return digest(re.sub(r"\s+", " ", folded).strip().encode())
-
-
-def _shown(text: str, width: int = 60) -> str:
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= width else flat[: width - 1] + "…")
-
-
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+def _masked(record: AnyRecord, kinds: tuple[str, ...]) -> AnyRecord:
+    """The record with these kinds of data replaced in what is learnt from, not in its origin."""
+    row = record.to_json()
+    origin = record.provenance().keys()
+    content, _ = secrets.mask({k: v for k, v in row.items() if k not in origin}, kinds)
+    masked: Any = type(record).from_json({**row, **content})
+    return cast(AnyRecord, masked)

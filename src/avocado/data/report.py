@@ -20,7 +20,7 @@ PERCENTILES: Final = (50, 90, 99)
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """How many sequences have how many tokens. ``buckets`` holds (from, to, sequences), both ends
-    included, without gaps; the bounds are powers of two and the middles between them."""
+    included, without gaps; four of them from one power of two to the next."""
 
     buckets: Sequence[tuple[int, int, int]]
     percentiles: Mapping[int, int]
@@ -33,7 +33,7 @@ class Histogram:
         bounds = [0]
         while bounds[-1] <= max(counts):
             last = bounds[-1]
-            step = 8 if last < 16 else (1 << (last.bit_length() - 1)) // 2
+            step = 8 if last < 16 else (1 << (last.bit_length() - 1)) // 4
             bounds.append(last + step)
         buckets = [(low, high - 1, 0) for low, high in pairwise(bounds)]
         place = 0

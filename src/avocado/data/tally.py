@@ -6,29 +6,15 @@ Decides nothing: what is rejected and why is said by ``checks``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from avocado.data import texts
-from avocado.data.document import Document
-from avocado.data.example import Example
 from avocado.data.language import contradicts, guess
 from avocado.data.length import Length
-from avocado.data.preference import Label, Preference
-from avocado.data.problem import Problem
-from avocado.data.record import Record
+from avocado.data.record import SINGULAR, Record
 from avocado.data.rejection import Rejection
 from avocado.data.report import EXAMPLES_KEPT, Guesses, Histogram, Report, ranked, shortened
-
-KIND: Final[Mapping[type[Record], str]] = {
-    Example: "conversation",
-    Document: "text",
-    Preference: "preference",
-    Label: "label",
-    Problem: "problem",
-}
-"""What a report calls a record of each kind."""
 
 
 @dataclass
@@ -66,7 +52,7 @@ class Tally:
         self.languages[record.language] += 1
         self.licences[record.licence] += 1
         self.sources[record.source] += 1
-        self.shapes[KIND[type(record)]] += 1
+        self.shapes[SINGULAR[type(record)]] += 1
         self.features.update(texts.features(record))
         self._guess(record)
 
