@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
 from avocado.cli.output import Output
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from avocado.train.recipe import Recipe
     from avocado.train.run import Finished, Progress, Start
     from avocado.train.run_folder import RunFolder
+
+TOLD: Final = ("reward", "margin")
+"""What progress shows beside the loss, where the method has it."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,10 @@ def _run(
     with ground.out.progress("step") as report:
 
         def tell(progress: Progress) -> None:
+            extra = progress.extra
+            told = "".join(f"{key} {extra[key]:.3f}  " for key in TOLD if key in extra)
             note = (
-                f"loss {progress.loss:.3f}  {progress.tokens_per_second:,.0f} tokens/s  "
+                f"loss {progress.loss:.3f}  {told}{progress.tokens_per_second:,.0f} tokens/s  "
                 f"{progress.seconds_left:.0f} s left"
             )
             report(progress.step, progress.steps, note)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,8 +21,12 @@ from avocado.train.checkpoint import Checkpoint, training_flops
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
 
-Start = Literal["new", "resume", "restart"]
-"""``new`` refuses to overwrite an interrupted run; ``restart`` throws it away."""
+Start = Literal["new", "resume", "restart", "auto"]
+"""``new`` refuses to overwrite an interrupted run; ``restart`` throws it away; ``auto`` resumes one
+where there is one."""
+
+_USUAL: Final = ("loss", "learning_rate", "grad_norm")
+"""What every method logs of a step."""
 
 _KEPT: Final = (
     *("config.json", "generation_config.json", "tokenizer", "vocab.json", "merges.txt"),
@@ -34,7 +38,8 @@ _KEPT: Final = (
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One optimizer step. Rates and ``seconds_left`` are of this process, from its first step on;
-    ``tokens`` and ``tokens_per_second`` count real tokens, no padding.
+    ``tokens`` and ``tokens_per_second`` count real tokens, no padding. ``extra`` is what the method
+    has to say besides (``reward``, ``margin``).
     """
 
     step: int
@@ -45,6 +50,7 @@ class Progress:
     tokens: int
     tokens_per_second: float
     seconds_left: float
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ def run(
         "template_sha256": template.sha256,
         "versions": versions(),
     }
+    if start == "auto":
+        start = "new" if run_folder.interrupted() is None else "resume"
     point = run_folder.resume(described) if start == "resume" else None
     if point is None:
         run_folder.begin(described, restart=start == "restart")
@@ -153,6 +161,7 @@ class _Reporter:
                 tokens=tokens,
                 tokens_per_second=rate,
                 seconds_left=left,
+                extra={key: value for key, value in numbers.items() if key not in _USUAL},
             )
         )
 
