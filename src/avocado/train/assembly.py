@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from avocado.data.chat import ChatTemplate
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
+from avocado.train.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -26,7 +27,7 @@ else the method has to say (``reward``, ``margin``)."""
 @dataclass(frozen=True)
 class Work:
     """What is trained on what. ``base`` and ``corpus`` are folders; ``save_every`` is in steps, 0
-    keeps nothing to resume from."""
+    keeps nothing to resume from. ``team`` is who trains it together."""
 
     recipe: Recipe
     base: Path
@@ -35,6 +36,7 @@ class Work:
     run_folder: RunFolder
     save_every: int
     log: Log
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)

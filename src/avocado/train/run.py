@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from avocado.data.chat import ChatTemplate
 from avocado.errors import Refused
 from avocado.lineage import Json
-from avocado.train.assembly import Assembly, Work, assemble
+from avocado.train.assembly import Assembly, Log, Work, assemble
 from avocado.train.checkpoint import Checkpoint, training_flops
 from avocado.train.recipe import Recipe
-from avocado.train.run_folder import RunFolder
+from avocado.train.run_folder import Point, RunFolder
+from avocado.train.team import ALONE, Team
+from avocado.train.throughput import Clock, device_name, memory_peak, peak
+
+if TYPE_CHECKING:
+    from avocado.train.trackers import Trackers
 
 Start = Literal["new", "resume", "restart", "auto"]
 """``new`` refuses to overwrite an interrupted run; ``restart`` throws it away; ``auto`` resumes one
@@ -38,8 +43,9 @@ _KEPT: Final = (
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One optimizer step. Rates and ``seconds_left`` are of this process, from its first step on;
-    ``tokens`` and ``tokens_per_second`` count real tokens, no padding. ``extra`` is what the method
-    has to say besides (``reward``, ``margin``).
+    ``tokens`` and ``tokens_per_second`` count real tokens, no padding. ``mfu`` is the share of the
+    GPU's peak (:data:`throughput.MFU_FORMULA`), None where that is not known. ``extra`` is what the
+    method has to say besides (``reward``, ``margin``).
     """
 
     step: int
@@ -50,6 +56,7 @@ class Progress:
     tokens: int
     tokens_per_second: float
     seconds_left: float
+    mfu: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -74,18 +81,22 @@ def run(
     start: Start = "new",
     save_every: int = 100,
     progress: Callable[[Progress], None] = lambda _: None,
+    team: Team = ALONE,
+    report_to: Sequence[str] = (),
 ) -> Finished:
     """Trains ``recipe`` from the model in ``base`` on the frozen corpus in ``corpus``.
 
     ``identity`` names what is trained (``{"base": id, "corpus": id}``): a resume refuses when it
     changed. ``folder`` is the run's own. ``out`` is missing or empty, and holds the checkpoint's
     files once the run has ended well. ``save_every`` is in steps; 0 keeps nothing to resume from.
+    All processes of ``team`` call this alike; process 0 alone writes and tells ``progress``.
+    ``report_to`` names trackers of transformers (``"tensorboard"``), which get every logged number.
 
     Raises:
         Refused: an interrupted run is in the way, there is none to resume, what is trained has
             changed since, a check before the first step fails, or the loss is no number any more.
     """
-    if out.exists() and any(out.iterdir()):
+    if team.leads and out.exists() and any(out.iterdir()):
         raise Refused(f"{out} is not empty: a checkpoint is never written over another")
     began = time.monotonic()
     template = ChatTemplate.load(base)
@@ -96,26 +107,49 @@ def run(
         "template_sha256": template.sha256,
         "versions": versions(),
     }
-    if start == "auto":
-        start = "new" if run_folder.interrupted() is None else "resume"
-    point = run_folder.resume(described) if start == "resume" else None
-    if point is None:
-        run_folder.begin(described, restart=start == "restart")
-    first = point.step if point else 0
-
     from avocado.train import weights
+    from avocado.train.trackers import Trackers
 
-    reporter = _Reporter(run_folder, progress)
-    work = Work(recipe, base, corpus, template, run_folder, save_every, reporter)
+    trackers = Trackers.named(report_to, run_folder.path)
+    point = team.once(lambda: _begin(run_folder, described, start))
+    first = point.step if point else 0
+    reporter = _Reporter(run_folder, progress, trackers)
+    log: Log = reporter if team.leads else _nothing
+    work = Work(recipe, base, corpus, template, run_folder, save_every, log, team)
     with weights.quietly():
-        assembly = assemble(work)
-        reporter.follow(assembly)
+        assembly = team.together(lambda: assemble(work))
+        reporter.follow(assembly, recipe, first, team.size)
+        if team.leads:
+            trackers.follow(assembly.trainer, first)
         assembly.trainer.train(resume_from_checkpoint=str(point.path) if point else None)
-        checkpoint = _describe(work, assembly)
-        _write_result(assembly, recipe, checkpoint.dtype, base, out)
-    run_folder.finish()
+        state = _whole_state(assembly)
+        checkpoint = team.once(lambda: _describe(work, assembly))
+        team.once(lambda: _write_result(assembly, state, recipe, checkpoint.dtype, base, out))
+    team.once(run_folder.finish)
     seconds = time.monotonic() - began
     return Finished(checkpoint, _note(assembly, first, seconds))
+
+
+def _begin(folder: RunFolder, described: Mapping[str, Json], start: Start) -> Point | None:
+    if start == "auto":
+        start = "new" if folder.interrupted() is None else "resume"
+    if start == "resume":
+        return folder.resume(described)
+    folder.begin(described, restart=start == "restart")
+    return None
+
+
+def _nothing(step: int, numbers: Mapping[str, float]) -> None:
+    """What the other processes of a team have to say."""
+
+
+def _whole_state(assembly: Assembly) -> Mapping[str, Any] | None:
+    """Every weight, where this process holds only a part of each; every process must ask."""
+    accelerator = assembly.trainer.accelerator
+    if not accelerator.is_fsdp2:
+        return None
+    state: Mapping[str, Any] = accelerator.get_state_dict(assembly.trainer.model_wrapped)
+    return state
 
 
 def versions() -> dict[str, str]:
@@ -128,29 +162,45 @@ def versions() -> dict[str, str]:
 class _Reporter:
     """Logs each step, and says how fast the run goes and how long it will take."""
 
-    def __init__(self, folder: RunFolder, progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, folder: RunFolder, progress: Callable[[Progress], None], trackers: Trackers
+    ) -> None:
         self._folder = folder
         self._progress = progress
+        self._trackers = trackers
         self._assembly: Assembly | None = None
-        self._began: tuple[float, int, int] | None = None
-        """When the first step ended, its number and the tokens by then: it warms up, uncounted."""
+        self._clock = Clock()
+        self._full = 0.0
+        """Tokens a second at which the devices would do nothing but multiply; 0: not known."""
 
-    def follow(self, assembly: Assembly) -> None:
-        """Says whose steps these are; before the first."""
+    def follow(self, assembly: Assembly, recipe: Recipe, first: int, devices: int) -> None:
+        """Says whose steps these are, after step ``first``, on how many devices; they begin now."""
+        from avocado.train import weights
+
         self._assembly = assembly
+        name = device_name()
+        limit = peak(name) if name and recipe.training.precision == "bf16" else None
+        if limit is not None:
+            parameters = weights.count(assembly.model).multiplying
+            self._full = devices * limit / training_flops(parameters, 1, recipe.weights)
+        self._clock = Clock(assembly.tokens(first) if first else 0)
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         assembly = self._assembly
         assert assembly is not None
         tokens = assembly.tokens(step)
-        self._folder.log({"step": step, **numbers, "tokens": tokens})
-        now = time.monotonic()
-        began, first, before = self._began = self._began or (now, step, tokens)
-        rate = (tokens - before) / (now - began) if now > began else 0.0
+        pace = self._clock.step(tokens)
+        measured = {
+            "seconds": round(pace.seconds, 6),
+            "tokens_per_second": round(pace.tokens_per_second, 1),
+        }
+        line = {"step": step, **numbers, "tokens": tokens, **measured}
+        self._folder.log(line)
+        self._trackers.log({key: value for key, value in line.items() if key != "step"})
         if assembly.total is None:
-            left = (now - began) / (step - first) * (assembly.steps - step) if step > first else 0.0
+            left = pace.mean * (assembly.steps - step)
         else:
-            left = (assembly.total - tokens) / rate if rate else 0.0
+            left = (assembly.total - tokens) / pace.rate if pace.rate else 0.0
         self._progress(
             Progress(
                 step=step,
@@ -159,8 +209,9 @@ class _Reporter:
                 learning_rate=numbers["learning_rate"],
                 grad_norm=numbers.get("grad_norm", 0.0),
                 tokens=tokens,
-                tokens_per_second=rate,
+                tokens_per_second=pace.rate,
                 seconds_left=left,
+                mfu=pace.rate / self._full if self._full else None,
                 extra={key: value for key, value in numbers.items() if key not in _USUAL},
             )
         )
@@ -191,7 +242,14 @@ def _describe(work: Work, assembly: Assembly) -> Checkpoint:
     )
 
 
-def _write_result(assembly: Assembly, recipe: Recipe, dtype: str, base: Path, out: Path) -> None:
+def _write_result(
+    assembly: Assembly,
+    state: Mapping[str, Any] | None,
+    recipe: Recipe,
+    dtype: str,
+    base: Path,
+    out: Path,
+) -> None:
     """Weights from the run, every other file from the base; whole, then renamed."""
     from avocado.train import weights
 
@@ -200,7 +258,7 @@ def _write_result(assembly: Assembly, recipe: Recipe, dtype: str, base: Path, ou
     try:
         with weights.writing("the checkpoint"):
             building.mkdir(parents=True)
-            weights.save(assembly.model, building, dtype, base_name=recipe.base)
+            weights.save(assembly.model, building, dtype, recipe.base, state)
             for path in sorted(base.iterdir()):
                 if path.is_file() and path.name.startswith(_KEPT):
                     shutil.copyfile(path, building / path.name)
@@ -217,7 +275,9 @@ def _note(assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
         "seconds": round(seconds, 1),
         "tokens_per_second": round(passed / seconds, 1),
         "device": str(assembly.trainer.args.device),
+        "processes": assembly.trainer.args.world_size,
         "threads": torch.get_num_threads(),
+        "memory_peak": memory_peak(),
         "resumed_from_step": first,
         "versions": versions(),
     }
