@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+BROKEN_ORDER: Final = "broken role order"
+EMPTY_TURN: Final = "empty turn"
 
 
 class InvalidRow(ValueError):
-    """A row that cannot be learnt from. Its text is the reason, without file or row number."""
+    """A row that cannot be learnt from. Its text says why, without file or row number; ``reason``
+    is the group that it is counted in, None where it is no such record at all."""
+
+    def __init__(self, detail: str, reason: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

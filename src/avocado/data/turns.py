@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from avocado.data.rejection import InvalidRow
+from avocado.data.rejection import BROKEN_ORDER, EMPTY_TURN, InvalidRow
 
 Turn = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ def message(value: Any, where: str) -> dict[str, Any]:
     content = _content(kept.get("content"), where)
     calls = _calls(kept, where)
     if not content.strip() and not calls and role != "tool":
-        raise InvalidRow(f"{where} ({role}) is empty")
+        raise InvalidRow(f"{where} ({role}) is empty", EMPTY_TURN)
     if kept.get("weight", 1) not in (0, 1) or isinstance(kept.get("weight"), bool):
         raise InvalidRow(f"{where}: weight must be 0 or 1")
     for key in ("reasoning_content", "name", "tool_call_id"):
@@ -137,7 +137,8 @@ def check_conversation(turns: Sequence[Turn]) -> None:
     _check_order(turns)
     last = turns[-1]["role"]
     if last != "assistant":
-        raise InvalidRow(f"it ends with a {last} turn: the last turn must be the assistant's")
+        detail = f"it ends with a {last} turn: the last turn must be the assistant's"
+        raise InvalidRow(detail, BROKEN_ORDER)
 
 
 def check_prompt(turns: Sequence[Turn]) -> None:
@@ -147,27 +148,28 @@ def check_prompt(turns: Sequence[Turn]) -> None:
         InvalidRow: they are empty, end with the assistant, or a turn is where none may be.
     """
     if not turns:
-        raise InvalidRow("the prompt is empty")
+        raise InvalidRow("the prompt is empty", EMPTY_TURN)
     _check_order(turns)
     last = turns[-1]["role"]
     if last not in ("user", "tool"):
-        raise InvalidRow(f"the prompt ends with a {last} turn: the last must be the user's")
+        detail = f"the prompt ends with a {last} turn: the last must be the user's"
+        raise InvalidRow(detail, BROKEN_ORDER)
 
 
 def _check_order(turns: Sequence[Turn]) -> None:
     roles = [turn["role"] for turn in turns]
     if "system" in roles[1:]:
-        raise InvalidRow("a system message may only come first")
+        raise InvalidRow("a system message may only come first", BROKEN_ORDER)
     talk = roles[1:] if roles[0] == "system" else roles
     if not talk:
         raise InvalidRow("it has only a system message")
     if talk[0] != "user":
-        raise InvalidRow(f"the first turn must be the user's, not {talk[0]}'s")
+        raise InvalidRow(f"the first turn must be the user's, not {talk[0]}'s", BROKEN_ORDER)
     for before, turn in pairwise(turns):
         if turn["role"] == "tool" and not (before.get("tool_calls") or before["role"] == "tool"):
-            raise InvalidRow("a tool turn must follow the assistant's tool call")
+            raise InvalidRow("a tool turn must follow the assistant's tool call", BROKEN_ORDER)
         if before.get("tool_calls") and turn["role"] != "tool":
-            raise InvalidRow("a tool call must be followed by the tool's answer")
+            raise InvalidRow("a tool call must be followed by the tool's answer", BROKEN_ORDER)
 
 
 def user(text: Any, column: str) -> dict[str, Any]:
@@ -191,5 +193,5 @@ def text_of(text: Any, column: str) -> str:
     if not isinstance(text, str):
         raise InvalidRow(f"{column} must be a text, not {type(text).__name__}")
     if not text.strip():
-        raise InvalidRow(f"{column} is empty")
+        raise InvalidRow(f"{column} is empty", EMPTY_TURN)
     return text
