@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from avocado.data import shapes
+from avocado.data.example import Example
 from avocado.data.record import PLURAL, SINGULAR, Record, RecordType
 from avocado.data.rejection import InvalidRow, Rejection
 from avocado.data.shapes import Shape
@@ -74,7 +75,8 @@ class Intake:
             if kind is None and reading.shape is not None:
                 kind = reading.shape.kind
             self.readings.append(reading)
-        self.kind: RecordType = kind or shapes.SHAPES[0].kind
+        self._wanted = kind
+        self.kind: RecordType = kind or Example
         for reading in self.readings:
             _check_serves(reading, self.kind)
         self._sources = {file.name: file.source for file in found.files}
@@ -85,7 +87,7 @@ class Intake:
 
     def __iter__(self) -> Iterator[Record | Rejection]:
         for reading in self.readings:
-            yield from _records(reading, self.kind)
+            yield from _records(reading, self.kind, shapes.serving(self._wanted))
 
     def facts(self) -> list[dict[str, Any]]:
         """What was read, file by file."""
@@ -96,12 +98,16 @@ class Intake:
         said = []
         for reading in self.readings:
             shape = reading.shape.title if reading.shape else "no known shape"
-            said.append(f"{reading.file.name}: {reading.rows:,} rows, {shape}")
+            said.append(f"{reading.file.name}: {_rows(reading.rows)}, {shape}")
             said += [
-                f"  the column {column!r} of {count:,} rows is not used"
+                f"  the column {column!r} of {_rows(count)} is not used"
                 for column, count in sorted(reading.unused.items())
             ]
         return [*said, *(f"not read: {each}" for each in self.left_out)]
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _look(file: SourceFile, kind: RecordType | None) -> Reading:
@@ -146,7 +152,7 @@ def _check_serves(reading: Reading, kind: RecordType) -> None:
         )
 
 
-def _records(reading: Reading, kind: RecordType) -> Iterator[Record | Rejection]:
+def _records(reading: Reading, kind: RecordType, readable: str) -> Iterator[Record | Rejection]:
     file, source = reading.file, reading.file.source
     reason = f"not a {SINGULAR[kind]}"
     for item in file.rows(file.name):
@@ -161,16 +167,19 @@ def _records(reading: Reading, kind: RecordType) -> Iterator[Record | Rejection]
             row = shapes.columns(value)
             shape = reading.shape
             if shape is None or not shape.matches(row):
-                yield _stranger(row, reading, kind, number)
+                yield _stranger(row, reading, kind, number, readable)
                 continue
-            reading.unused.update(shapes.unused(row, shape, kind))
+            if unused := shapes.unused(row, shape, kind):
+                reading.unused.update(unused)
             origin = shapes.Origin(file.name, number, source.licence, source.group)
             yield shapes.parse(row, shape, kind, origin)
         except InvalidRow as error:
-            yield Rejection(file.name, number, reason, str(error))
+            yield Rejection(file.name, number, error.reason or reason, str(error))
 
 
-def _stranger(row: Mapping[str, Any], reading: Reading, kind: RecordType, number: int) -> Rejection:
+def _stranger(
+    row: Mapping[str, Any], reading: Reading, kind: RecordType, number: int, readable: str
+) -> Rejection:
     """The rejection of a row that has not the shape of its file."""
     file, expected = reading.file.name, reading.shape
     shape = shapes.detect(row, kind)
@@ -181,6 +190,6 @@ def _stranger(row: Mapping[str, Any], reading: Reading, kind: RecordType, number
         )
         return Rejection(file, number, "another shape", detail)
     found = ", ".join(sorted(map(str, row))) or "nothing"
-    needed = expected.title if expected is not None else shapes.serving(kind)
+    needed = expected.title if expected is not None else readable
     detail = f"its columns are of no known shape ({found}); what can be read: {needed}"
     return Rejection(file, number, "no known shape", detail)

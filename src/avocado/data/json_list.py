@@ -56,9 +56,13 @@ def rows(path: Path, name: str) -> Iterator[Row | Rejection]:
 def _is_json_lines(path: Path) -> bool:
     """Whether the first line is an object by itself, and either a row or not the only line."""
     with lines.opened(path) as handle:
+        begin = handle.read(CHUNK).removeprefix(lines.BOM).lstrip()
+        if not begin.startswith(b"{"):
+            return False
+        handle.seek(0)
         found = (line for _, line in lines.lines(handle) if line is None or line.strip())
         first = next(found, None)
-        if first is None or not first.lstrip().startswith(b"{"):
+        if first is None:
             return False
         try:
             value = msgspec.json.decode(first)

@@ -26,7 +26,7 @@ Reader = Callable[[Row], Mapping[str, Any]]
 ORIGIN: Final = frozenset(("language", "license", "source", "group", "id", "metadata"))
 """Columns of any shape that say where a row comes from."""
 
-MEDIA: Final = ("image", "images", "audio", "audios", "video", "videos")
+MEDIA: Final = frozenset(("image", "images", "audio", "audios", "video", "videos"))
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ def detect(row: Row, kind: RecordType | None = None) -> Shape | None:
     return next(iter(serving or found), None)
 
 
-def serving(kind: RecordType) -> str:
-    """The shapes that can be read as ``kind``, for a refusal."""
-    return ", ".join(shape.title for shape in SHAPES if kind in shape.readers)
+def serving(kind: RecordType | None) -> str:
+    """The shapes that can be read as ``kind``, or all, for a refusal."""
+    return ", ".join(shape.title for shape in SHAPES if kind is None or kind in shape.readers)
 
 
 def columns(value: Any) -> dict[str, Any]:
@@ -213,7 +213,9 @@ def columns(value: Any) -> dict[str, Any]:
 
 def unused(row: Row, shape: Shape, kind: RecordType) -> Iterable[str]:
     """The columns of ``row`` that nothing reads; a problem keeps them all."""
-    return () if kind is Problem else row.keys() - shape.columns - ORIGIN
+    if kind is Problem:
+        return ()
+    return [column for column in row if column not in shape.columns and column not in ORIGIN]
 
 
 def parse(row: Row, shape: Shape, kind: RecordType, origin: Origin) -> Record:
@@ -222,9 +224,10 @@ def parse(row: Row, shape: Shape, kind: RecordType, origin: Origin) -> Record:
     Raises:
         InvalidRow: it cannot be learnt from; the text says why and what would be right.
     """
-    for column in MEDIA:
-        if row.get(column):
-            raise InvalidRow(f"it has {column}: only text is learnt")
+    if not MEDIA.isdisjoint(row) and (
+        column := next((c for c in row if c in MEDIA and row[c]), "")
+    ):
+        raise InvalidRow(f"it has {column}: only text is learnt")
     metadata = row.get("metadata")
     grouped = metadata.get("group") if isinstance(metadata, dict) else None
     return kind(
