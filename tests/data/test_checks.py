@@ -6,10 +6,12 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avocado.data import corpus
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.data.checks import Checker, Report, Rules
 from avocado.data.document import Document
@@ -285,3 +287,28 @@ def test_a_histogram_has_no_gaps_and_counts_everything() -> None:
         before = sum(count for length, count in counts.items() if length < value)
         assert before < sum(counts.values()) * share / 100 <= below
     assert Histogram.of({}).buckets == ()
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([turn("user", "a"), turn("assistant", " ")], "empty turn"),
+        ([turn("user", ""), turn("assistant", "b")], "empty turn"),
+        ([turn("user", "a"), turn("assistant", "b"), turn("user", "c")], "broken role order"),
+        ([turn("assistant", "a"), turn("assistant", "b")], "broken role order"),
+        ([turn("user", "a"), turn("system", "s"), turn("assistant", "b")], "broken role order"),
+        ([turn("user", "a"), turn("tool", "t"), turn("assistant", "b")], "broken role order"),
+        ([turn("user", "a")], "not a conversation"),
+        ([turn("robot", "a"), turn("assistant", "b")], "not a conversation"),
+    ],
+)
+def test_fault_41_empty_turns_and_broken_order_have_reasons_of_their_own(
+    messages: list[dict[str, Any]], reason: str, seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps({'messages': messages})}\n", "utf-8")
+    report = corpus.survey([path], seedling, Rules(64)).report
+    assert report.rejected == {reason: 1}
+    assert report.examples[reason][0].startswith("a.jsonl, row 2: ")
+    assert (report.accepted, report.refused) == (1, 1)

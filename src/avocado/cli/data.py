@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from avocado.cli.arguments import EXISTING, workspace_here
 from avocado.cli.output import Output, with_output
+from avocado.cli.show import show
 from avocado.data.provenance import UNKNOWN
 from avocado.data.record import LEARNT_BY
 from avocado.errors import Refused
@@ -16,23 +17,25 @@ from avocado.lineage import Manifest, short
 from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from avocado.data.checks import Rules
+    from avocado.data.contamination import Question
     from avocado.data.sources import Source
     from avocado.train.base import Base
     from avocado.train.recipe import Data, Recipe
 
-    Questions = Sequence[Sequence[Mapping[str, Any]]]
 
-
-def questions(path: Path | None) -> Questions:
-    """The messages of every item of an evaluation file; none where there is no file."""
+def questions(path: Path | None) -> Sequence[Question]:
+    """Every item of an evaluation file, by its id; none where there is no file."""
+    from avocado.data.contamination import Question
     from avocado.evaluate.suite import Suite, SuiteError
 
     if path is None:
         return []
     try:
-        return [item.messages for item in Suite.read(path).items]
+        suite = Suite.read(path)
+        return [Question(f"{suite.name} {item.id}", item.messages) for item in suite.items]
     except SuiteError as error:
         raise Refused(str(error)) from error
 
@@ -66,19 +69,33 @@ def source_of(data: Data, folder: Path) -> Source:
     )
 
 
+def rules_of(recipe: Recipe) -> Rules:
+    """What the corpus of ``recipe`` accepts."""
+    from avocado.data.checks import Rules
+
+    checks = recipe.checks
+    return Rules(
+        recipe.training.max_length,
+        invalid=checks.invalid,
+        over_length=recipe.training.over_length,
+        contaminated=checks.contaminated,
+        near_duplicates=checks.near_duplicates,
+        likeness=checks.likeness,
+        mask=checks.mask,
+    )
+
+
 def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) -> Artifact:
     """Checks and freezes the data of the recipe at ``path``; the same data again is the same id."""
     from avocado.data import corpus
     from avocado.data.chat import ChatTemplate
-    from avocado.data.checks import Rules
 
-    rules = Rules(recipe.training.max_length, over_length=recipe.training.over_length)
     held_out = None if recipe.evaluation is None else path.parent / recipe.evaluation
     with workspace.store.stage() as staging:
         frozen = corpus.freeze(
             [source_of(each, path.parent) for each in recipe.sources],
             ChatTemplate.load(base.folder),
-            rules,
+            rules_of(recipe),
             staging.folder,
             kind=LEARNT_BY[recipe.method],
             evaluation=questions(held_out),
@@ -89,7 +106,10 @@ def freeze_corpus(workspace: Workspace, recipe: Recipe, path: Path, base: Base) 
 
 @click.group()
 def data() -> None:
-    """Check and freeze training data."""
+    """Check, show and freeze training data."""
+
+
+data.add_command(show)
 
 
 @data.command("check")
@@ -103,8 +123,16 @@ def data() -> None:
     type=click.Choice(tuple(LEARNT_BY)),
     help="What the data is to serve; else what it is by nature.",
 )
+@click.option(
+    "--likeness",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="Of near duplicates, at least.",
+)
 @click.option("--shape", help="The rows' form, where it should not be detected.")
 @click.option("--split", default="train", show_default=True, help="Of folders and data sets.")
+@click.option("--html", type=EXISTING, help="Write the report there, as one page.")
 @with_output
 def check(
     out: Output,
@@ -114,8 +142,10 @@ def check(
     licence: str,
     max_length: int,
     method: str | None,
+    likeness: float,
     shape: str | None,
     split: str,
+    html: Path | None,
 ) -> None:
     """Say what is wrong with SOURCES: files, folders or data sets (hf://owner/name).
 
@@ -128,16 +158,30 @@ def check(
     from avocado.data.sources import Source
     from avocado.train.base import resolve
 
+    rules = Rules(max_length, likeness=likeness)
     template = ChatTemplate.load(resolve(base, Path.cwd()).folder)
     found = corpus.survey(
         [Source(each, licence=licence, shape=shape, split=split) for each in sources],
         template,
-        Rules(max_length),
+        rules,
         kind=None if method is None else LEARNT_BY[method],
         evaluation=questions(evaluation),
     )
-    out.result({**found.facts, **found.report.to_json()}, *found.lines, *found.report.lines())
-    if found.report.refused:
+    report = found.report
+    value = {**found.facts, **report.to_json(), "guessed": report.guesses.to_json()}
+    lines = [*found.lines, *report.lines()]
+    if html is not None:
+        from avocado.data.page import page
+
+        dropped = [reason for reason in report.rejected if rules.of(reason) == "drop"]
+        names = ", ".join(each["name"] for each in found.facts["files"])
+        try:
+            html.write_text(page(report, names, dropped), "utf-8")
+        except OSError as error:
+            raise Refused(f"{html} cannot be written: {error.strerror}") from error
+        lines.append(f"wrote {html}")
+    out.result(value, *lines)
+    if report.refused:
         raise click.exceptions.Exit(1)
 
 
