@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "The whole path on the seedling, in a scratch workspace."),
     "init": ("init", "Make a workspace: avocado.toml and .avocado/."),
     "data": ("data", "Check and freeze training data."),
+    "recipe": ("recipe", "The JSON Schema of recipes, for editors."),
     "plan": ("train", "Tokens, FLOPs, time, memory and money of a recipe; nothing runs."),
     "train": ("train", "Refine a base on a recipe's data: makes a checkpoint."),
     "runs": ("runs", "List, show and compare training runs."),
