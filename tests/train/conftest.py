@@ -18,6 +18,7 @@ from avocado.train.recipe import Recipe, parse
 
 SEEDLING = Path(str(files("avocado") / "seedling" / "model"))
 MakeRecipe = Callable[..., Recipe]
+Untimed = Callable[[Path], list[dict[str, float]]]
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +89,17 @@ def make_recipe() -> MakeRecipe:
         return parse(f"{head}{top}\n[training]\n{lines}\n")
 
     return make
+
+
+@pytest.fixture
+def untimed() -> Untimed:
+    """What a ``metrics.jsonl`` says of each step, without how long it took."""
+
+    def read(path: Path) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for line in lines:
+            assert line.pop("seconds") > 0
+            assert line.pop("tokens_per_second") > 0
+        return lines
+
+    return read

@@ -23,6 +23,7 @@ from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
 
 MakeRecipe = Callable[..., Recipe]
+Untimed = Callable[[Path], list[dict[str, float]]]
 Turn = dict[str, Any]
 
 IM_END = 2041
@@ -436,6 +437,7 @@ def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     labels_folder: Path,
     make_recipe: MakeRecipe,
     tmp_path: Path,
+    untimed: Untimed,
 ) -> None:
     recipe = make_recipe(
         f'method = "{method}"\n{top}', steps=7, batch=5, micro_batch=2, precision=precision
@@ -451,7 +453,7 @@ def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
         assert resumed.checkpoint == whole.checkpoint
         assert digest_folder(place / "out") == digest_folder(tmp_path / "whole" / "out")
         metrics = [folder / "run" / "metrics.jsonl" for folder in (place, tmp_path / "whole")]
-        assert metrics[0].read_bytes() == metrics[1].read_bytes()
+        assert untimed(metrics[0]) == untimed(metrics[1])
     assert whole.checkpoint.method == method
     assert 0 < whole.checkpoint.trained_tokens < whole.checkpoint.tokens
 

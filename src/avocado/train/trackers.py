@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from transformers import TrainerCallback
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations import integration_utils
 
 from avocado.errors import Refused
 
@@ -36,9 +36,10 @@ class Trackers:
             Refused: transformers knows no such tracker, or its package is missing.
         """
         trackers = cls(names, folder)
+        find: Any = integration_utils.get_reporting_integration_callbacks
         for name in names:
             try:
-                kind = get_reporting_integration_callbacks([name])[0]
+                kind = find([name])[0]
             except ValueError as error:
                 raise Refused(f"--report-to {name}: {error}") from error
             if name == TENSORBOARD:
@@ -56,13 +57,13 @@ class Trackers:
         self._trainer = trainer
         if TENSORBOARD in self.names:
             from torch.utils.tensorboard import SummaryWriter
-            from transformers.integrations import TensorBoardCallback
 
             # What an interrupted run had reported after the step that it goes on from is dropped.
             writer: Any = SummaryWriter(
                 str(self.folder / TENSORBOARD), purge_step=first + 1 if first else None
             )
-            self._callbacks.append(TensorBoardCallback(writer))
+            tensorboard: Any = integration_utils.TensorBoardCallback
+            self._callbacks.append(tensorboard(writer))
         if self._callbacks:
             trainer.add_callback(_Ends(self._callbacks))
 
@@ -81,7 +82,7 @@ class Trackers:
 
 def _tensorboard_or_refuse() -> None:
     try:
-        import tensorboard  # noqa: F401
+        import tensorboard  # type: ignore[import-untyped]  # noqa: F401
     except ImportError:
         raise Refused(
             "--report-to tensorboard needs the package tensorboard: "
