@@ -23,6 +23,7 @@ from avocado.train.rollout import Rollout, rollouts
 from avocado.train.run_folder import RunFolder
 
 MakeRecipe = Callable[..., Recipe]
+Untimed = Callable[[Path], list[dict[str, float]]]
 
 LORA = 'weights = "lora"\nlora = {r = 8}'
 DIGITS = '{kind = "regex", pattern = "[0-9]+"}'
@@ -308,6 +309,7 @@ def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     problems_folder: Path,
     grpo: MakeRecipe,
     tmp_path: Path,
+    untimed: Untimed,
 ) -> None:
     rewards = f'{DIGITS}, {{kind = "regex", pattern = "[a-z ]*"}}'
     recipe = grpo(top, rewards, more, precision=precision, micro_batch=3, steps=5)
@@ -320,10 +322,30 @@ def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     assert resumed.checkpoint == whole.checkpoint
     assert digest_folder(place / "out") == digest_folder(tmp_path / "whole" / "out")
     metrics = [folder / "run" / "metrics.jsonl" for folder in (place, tmp_path / "whole")]
-    assert metrics[0].read_bytes() == metrics[1].read_bytes()
+    assert untimed(metrics[0]) == untimed(metrics[1])
     lines = [json.loads(line) for line in metrics[0].read_text().splitlines()]
     assert whole.checkpoint.trained_tokens == lines[-1]["answer_tokens"] > 0
     assert whole.checkpoint.tokens == lines[-1]["tokens"] > lines[0]["tokens"]
+
+
+def test_fault_43_a_resume_names_the_reward_that_changed(
+    base: Path,
+    problems_folder: Path,
+    grpo: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = tmp_path / "tests_drift.py"
+    code.write_text("def rule(answer, reference, row):\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = grpo(rewards='{kind = "function", function = "tests_drift:rule"}')
+    with pytest.raises(Killed):
+        trained(recipe, base, problems_folder, tmp_path, kill_after=3)
+    code.write_text("def rule(answer, reference, row):\n    return 0\n")
+    with pytest.raises(Refused, match="the code of tests_drift:rule changed since it began"):
+        trained(recipe, base, problems_folder, tmp_path, start="resume")
+    code.write_text("def rule(answer, reference, row):\n    return 1\n")
+    assert trained(recipe, base, problems_folder, tmp_path, start="resume").checkpoint.steps == 4
 
 
 def test_a_group_without_signal_teaches_nothing(

@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from avocado.data.chat import IGNORED, ChatTemplate, RenderError
 from avocado.data.provenance import Provenance
 from avocado.errors import Refused
-from avocado.train import weights
+from avocado.train import attention, preflight, weights
 from avocado.train.assembly import Log, Work
 from avocado.train.recipe import Training
 from avocado.train.run_folder import RunFolder
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+OPTIMIZERS: Final = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
 
 SCORED: Final = 4096
 """Positions whose logits are in memory at once; with more, each part is computed again for its
@@ -72,7 +74,8 @@ def rendered(
     """``prompt`` as serving renders it and what the model is to emit, the stop token included.
 
     Raises:
-        Refused: the template cannot render it so, or it is longer than ``max_length``.
+        Refused: the template cannot render it so, it is longer than ``max_length``, or padding
+            would be taken for its end.
     """
     import numpy as np
 
@@ -86,6 +89,11 @@ def rendered(
         raise Refused(
             f"{where}: {len(made.ids):,} tokens where max_length allows {max_length:,}; "
             "raise max_length, or leave the row out"
+        )
+    if made.ids[-1] == template.pad_id:
+        raise Refused(
+            "the tokenizer's padding token is the stop token that answers end with: give it a "
+            "pad_token of its own"
         )
     return Answered(np.array(made.ids, np.int32), len(made.ids) - made.trained)
 
@@ -182,8 +190,6 @@ class PolicyTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self._run_folder = run_folder
         self._objective = objective
-        if self.accelerator.num_processes > 1:
-            raise Refused("preferences and rewards are trained by one process: set gpus = 1")
 
     def get_batch_samples(self, *arguments: Any, **named: Any) -> tuple[list[Batch], None]:
         """The loader only counts; the micro-batches are the objective's."""
@@ -259,20 +265,31 @@ class Scoring:
         return found
 
 
-def load(work: Work) -> Any:
-    """The model of the work, ready to be scored.
+def load(work: Work, longest: int) -> Any:
+    """The model of the work, ready to be scored on rows of up to ``longest`` tokens.
 
     Raises:
-        Refused: its logits are not simply its head's, so that scoring by parts would be wrong.
+        Refused: several processes share the work, the adapter is not where the recipe puts it, or
+            the model's logits are not simply its head's, so that scoring by parts would be wrong.
     """
-    model = weights.load_model(work.base, work.recipe)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = work.recipe
+    if work.team.size > 1:
+        raise Refused(
+            f'method = "{recipe.method}" is trained by one process: set [compute] gpus = 1'
+        )
+    gpu = torch.cuda.is_available()
+    model = weights.load_model(work.base, recipe)
+    if gpu and recipe.weights != "qlora":
+        model.to("cuda")
+    preflight.check_adapter(model, recipe)
     causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    if recipe.training.precision == "bf16" and not gpu and longest <= attention.SHORT:
+        causal.set_attn_implementation("eager")
     ids = torch.tensor([[1, 2, 3]], device=model.device)
     with torch.no_grad():
         whole = causal(input_ids=ids, use_cache=False).logits[:, :-1].float().log_softmax(dim=-1)
         plain = token_logps(model, ids, ids)
-    if not torch.allclose(whole.gather(2, ids[:, 1:, None])[..., 0], plain, atol=1e-4):
+    if not torch.allclose(whole.gather(2, ids[:, 1:, None])[..., 0], plain, atol=1e-2):
         raise Refused("this model does more to its logits than its head: it cannot be trained so")
     return model
 
@@ -293,7 +310,7 @@ def trainer(work: Work, model: Any, objective: Objective) -> PolicyTrainer:
         warmup_steps=round(training.warmup * objective.steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.clip,
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[training.optimizer],
         bf16=training.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
         activation_checkpointing=training.gradient_checkpointing,

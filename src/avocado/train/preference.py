@@ -38,13 +38,13 @@ def assemble(work: Work) -> Assembly:
     objective: _Pairs | _Labels
     if recipe.method == "dpo":
         pairs = render_pairs(corpora.read(work.corpus, Preference), template, longest)
-        scoring = _scoring(work)
+        scoring = _scoring(work, [side for each in pairs for side in each])
         objective = _Pairs(pairs, recipe.dpo or Dpo(), training, scoring)
     else:
         if training.batch < 2:
             raise Refused("kto needs a batch of 2 or more: its baseline mismatches the answers")
         answers, desirable = render_labels(corpora.read(work.corpus, Label), template, longest)
-        scoring = _scoring(work)
+        scoring = _scoring(work, answers)
         objective = _Labels(answers, desirable, recipe.kto or Kto(), training, scoring)
     trainer = policy.trainer(work, scoring.model, objective)
     tokens = list(
@@ -104,9 +104,9 @@ def render_labels(
     return answers, desirable
 
 
-def _scoring(work: Work) -> Scoring:
+def _scoring(work: Work, rows: Sequence[Answered]) -> Scoring:
     bf16 = work.recipe.training.precision == "bf16"
-    return Scoring(policy.load(work), work.template.pad_id, bf16)
+    return Scoring(policy.load(work, max(map(len, rows))), work.template.pad_id, bf16)
 
 
 class _Pairs:

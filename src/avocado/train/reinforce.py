@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -27,6 +28,7 @@ from avocado.train.policy import Answered, Batch, Scoring
 from avocado.train.recipe import Training
 from avocado.train.rewards import Scored, Scorer
 from avocado.train.rollout import Rollout, rollouts
+from avocado.train.run_folder import RunFolder
 
 Asked = tuple[Problem, Prompt]
 
@@ -35,9 +37,9 @@ def assemble(work: Work) -> Assembly:
     """GRPO on the work's problems.
 
     Raises:
-        Refused: a reward is invalid or needs a reference that a row lacks, a prompt cannot be
-            rendered, it and its longest answer exceed ``max_length``, or the recipe asks for
-            dropout.
+        Refused: a reward is invalid, has changed since the run began or needs a reference that a
+            row lacks, a prompt cannot be rendered, it and its longest answer exceed ``max_length``,
+            or the recipe asks for dropout.
     """
     recipe, training = work.recipe, work.recipe.training
     settings = recipe.grpo
@@ -45,13 +47,16 @@ def assemble(work: Work) -> Assembly:
     if recipe.adapter and recipe.adapter.dropout:
         raise Refused("grpo learns from answers written without dropout: set lora.dropout to 0")
     scorer = Scorer(settings.rewards)
+    _check_unchanged(scorer, work.run_folder)
     asked = render(corpora.read(work.corpus, Problem), work.template, settings, training.max_length)
     for problem, _ in asked:
         if scorer.needs_reference and problem.reference is None:
             raise Refused(
                 f"{problem.file}, row {problem.row} has no reference, which the reward exact needs"
             )
-    scoring = Scoring(policy.load(work), work.template.pad_id, training.precision == "bf16")
+    longest = max(len(prompt.ids) for _, prompt in asked) + settings.max_tokens
+    model = policy.load(work, longest)
+    scoring = Scoring(model, work.template.pad_id, training.precision == "bf16")
     before = {line["step"]: line for line in work.run_folder.metrics()}
     objective = _Grpo(
         asked,
@@ -69,6 +74,19 @@ def assemble(work: Work) -> Assembly:
         lambda step: objective.passed[step][0],
         lambda: objective.passed[objective.steps][1],
     )
+
+
+def _check_unchanged(scorer: Scorer, run_folder: RunFolder) -> None:
+    """A resumed run is judged by the code that it began with."""
+    path = run_folder.path / "rewards.json"
+    then = json.loads(path.read_bytes()) if path.exists() else scorer.sources
+    changed = [function for function, sha256 in scorer.sources.items() if then[function] != sha256]
+    if changed:
+        raise Refused(
+            f"the run cannot be resumed, because the code of {changed[0]} changed since it began; "
+            "put it back, or begin anew with --restart"
+        )
+    path.write_text(json.dumps(scorer.sources), "utf-8")
 
 
 def render(

@@ -6,6 +6,7 @@ always gets the same reward. Knows no model, no prompt and no token.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -51,6 +52,10 @@ class Scorer:
 
     def __init__(self, rewards: Sequence[Reward]) -> None:
         self._judges: list[tuple[str, float, Judge]] = []
+        self.sources = {
+            each.function: _source(each.function) for each in rewards if each.function is not None
+        }
+        """By function, the SHA-256 of the file that it stands in: a recipe only names it."""
         self.needs_reference = any(each.kind == "exact" for each in rewards)
         """Whether a row without a reference cannot be judged."""
         names: list[str] = []
@@ -238,6 +243,11 @@ def _imported(path: str) -> Callable[..., Any]:
         what = "has nothing of that name" if found is None else "is no function"
         raise Refused(f"the reward {path}: {module}'s {name} {what}")
     return found  # type: ignore[no-any-return]
+
+
+def _source(path: str) -> str:
+    file = getattr(sys.modules[_imported(path).__module__], "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "built in"
 
 
 def _short(answer: str) -> str:
