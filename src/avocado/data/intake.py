@@ -147,8 +147,8 @@ def _check_serves(reading: Reading, kind: RecordType) -> None:
     shape = reading.shape
     if shape is not None and kind not in shape.readers:
         raise Refused(
-            f"{reading.file.shown}: {PLURAL[kind]} are needed, but row {reading.first} is of the "
-            f"shape {shape.title!r} (what can be read: {shapes.serving(kind)})"
+            f"{reading.file.shown} cannot be read as {PLURAL[kind]}: row {reading.first} is of the "
+            f"shape {shape.title!r} (what can be: {shapes.serving(kind)})"
         )
 
 
