@@ -254,8 +254,10 @@ def _restore(weights: list[torch.nn.Parameter], saved: list[torch.Tensor]) -> No
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Without dropout."""
-    model.eval()
+    """Without dropout. Layers of four bits stay as they are: on a CPU bitsandbytes rewrites their
+    weights once they evaluate, and training cannot read those."""
+    for module in model.modules():
+        module.training = hasattr(getattr(module, "weight", None), "quant_state")
     try:
         yield
     finally:

@@ -41,6 +41,8 @@ from avocado.train.team import ALONE, Team
 
 SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
+OPTIMIZERS: Final = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
+
 PLAIN_HEADS: Final = ("qwen2", "qwen3")
 """Model types whose logits are head(hidden) and nothing else: no scale, no cap, no router loss."""
 
@@ -209,6 +211,8 @@ def trainer(
     """
     training = recipe.training
     bf16 = training.precision == "bf16"
+    if training.optimizer == "adamw_8bit":
+        weights.require_bitsandbytes('optimizer = "adamw_8bit"', 'optimizer = "adamw"')
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if passes.packed:
         attention.install(inner)
@@ -226,7 +230,7 @@ def trainer(
         warmup_steps=round(training.warmup * passes.steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.clip,
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[training.optimizer],
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         activation_checkpointing=training.gradient_checkpointing,

@@ -54,15 +54,30 @@ def load_model(folder: Path, recipe: Recipe) -> Any:
     return attach(model, recipe.adapter) if recipe.adapter else model
 
 
-def _quantised(dtype: torch.dtype) -> dict[str, Any]:
-    """What loads a model in 4 bits, computing in ``dtype``."""
+def require_bitsandbytes(setting: str, instead: str) -> None:
+    """Raises Refused where ``setting`` cannot work: bitsandbytes is missing or does not load."""
     try:
         import bitsandbytes  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:
         raise Refused(
-            f'weights = "qlora" needs bitsandbytes, which does not load here ({error}): install '
-            'it, or train with weights = "lora"'
+            f"{setting} needs bitsandbytes, which does not load here ({error}): install it, or "
+            f"use {instead}"
         ) from error
+
+
+def load_teacher(folder: Path, device: torch.device, precision: str) -> Any:
+    """A model to learn from: frozen, in the precision that is trained in, no adapters."""
+    dtype = torch.bfloat16 if precision == "bf16" and device.type != "cpu" else torch.float32
+    with quietly():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _quantised(dtype: torch.dtype) -> dict[str, Any]:
+    """What loads a model in 4 bits, computing in ``dtype``."""
+    require_bitsandbytes('weights = "qlora"', 'weights = "lora"')
     from transformers import BitsAndBytesConfig
 
     quantization: Any = BitsAndBytesConfig
