@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from avocado.data import corpus
 from avocado.data.chat import ChatTemplate
 from avocado.data.checks import Report, Rules
+from avocado.data.preference import Preference
+from avocado.data.record import LEARNT_BY
 from avocado.data.sources import Source
 from avocado.errors import Refused
 from avocado.lineage import Manifest, digest_file, digest_folder
@@ -199,3 +202,137 @@ def test_a_damaged_corpus_is_refused(tmp_path: Path) -> None:
     (tmp_path / "examples.jsonl").write_text('{"messages": []}\n')
     with pytest.raises(Refused, match="row 1 is damaged"):
         list(corpus.read(tmp_path))
+
+
+def pair(question: str, **more: Any) -> dict[str, Any]:
+    return {"prompt": question, "chosen": "yes", "rejected": "no", **more}
+
+
+@pytest.mark.parametrize(
+    ("method", "row", "file"),
+    [
+        ("supervised", talk("a"), "examples.jsonl"),
+        ("pretraining", {"text": "Once upon a time"}, "documents.jsonl"),
+        ("dpo", pair("a"), "preferences.jsonl"),
+        ("kto", {"prompt": "a", "completion": "b", "label": True}, "labels.jsonl"),
+        ("grpo", {"prompt": "a", "answer": "b", "level": 1}, "problems.jsonl"),
+        ("distillation", talk("a"), "problems.jsonl"),
+    ],
+)
+def test_each_method_has_a_corpus_of_its_kind(
+    seedling: ChatTemplate, tmp_path: Path, method: str, row: Any, file: str
+) -> None:
+    kind = LEARNT_BY[method]
+    frozen = freeze(seedling, write(tmp_path / "a.jsonl", row), out=tmp_path / "c", kind=kind)
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [file]
+    (back,) = cast("list[Any]", list(corpus.read(tmp_path / "c", kind)))
+    assert back.to_json() == json.loads((tmp_path / "c" / file).read_text("utf-8"))
+    assert frozen.facts["kind"] == kind.__name__.lower()
+    assert corpus.kind_of(tmp_path / "c") is kind
+    others = next(each for each in LEARNT_BY.values() if each is not kind)
+    with pytest.raises(Refused, match=r"is no corpus of .*: it holds "):
+        list(corpus.read(tmp_path / "c", others))
+
+
+def test_contamination_is_found_in_a_corpus_of_any_kind(
+    seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", pair("What is due?"), pair("else"))
+    freeze(seedling, path, out=tmp_path / "c", kind=Preference)
+    asked = [{"role": "user", "content": "what is DUE?"}]
+    assert corpus.contamination(tmp_path / "c", [asked]) == ["a.jsonl, row 1"]
+
+
+def questions(folder: Path, **settings: Any) -> list[str]:
+    return [each.user_texts[0] for each in corpus.read(folder, **settings)]
+
+
+def test_a_weight_repeats_rows_or_leaves_some_out_by_what_they_say(
+    seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    rows = [talk(f"question {number}") for number in range(400)]
+    path = write(tmp_path / "a.jsonl", *rows)
+    half = freeze(seedling, Source(path, weight=0.5), out=tmp_path / "half")
+    kept = questions(tmp_path / "half")
+    assert 160 < len(kept) < 240
+    assert half.facts["learnt"] == len(kept) == 400 - half.facts["thinned"]
+    turned = Source(write(tmp_path / "b" / "a.jsonl", *reversed(rows)), weight=0.5)
+    freeze(seedling, turned, out=tmp_path / "turned")
+    assert questions(tmp_path / "turned") == kept[::-1]
+    freeze(seedling, Source(path, weight=0.75), out=tmp_path / "more")
+    assert set(kept) < set(questions(tmp_path / "more"))
+    twice = freeze(seedling, Source(path, weight=2.5), out=tmp_path / "twice")
+    counts = Counter(questions(tmp_path / "twice"))
+    assert {text: count for text, count in counts.items() if count == 3} == dict.fromkeys(kept, 3)
+    assert min(counts.values()) == 2
+    assert twice.facts["learnt"] == counts.total() == 800 + len(kept)
+    assert twice.report.accepted == 400
+
+
+def test_rows_are_held_out_by_whole_groups(seedling: ChatTemplate, tmp_path: Path) -> None:
+    rows = [talk(f"question {number}", customer=number % 20) for number in range(200)]
+    source = Source(write(tmp_path / "a.jsonl", *rows), group="customer")
+    frozen = freeze(seedling, source, out=tmp_path / "c", holdout=0.1)
+    learnt = {each.group for each in corpus.read(tmp_path / "c")}
+    held = {each.group for each in corpus.read(tmp_path / "c", held_out=True)}
+    assert (len(learnt), len(held), learnt & held) == (18, 2, set())
+    assert (frozen.facts["learnt"], frozen.facts["held_out"]) == (180, 20)
+    none = freeze(seedling, source, out=tmp_path / "d")
+    assert none.facts["held_out"] == 0
+    assert not list(corpus.read(tmp_path / "d", held_out=True))
+
+
+def test_near_duplicates_that_are_kept_never_fall_on_both_sides(
+    seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    def words(number: int, changed: str) -> str:
+        return " ".join(f"w{number}x{place}" for place in range(30)) + f" {changed}"
+
+    rows = [talk(words(number, change)) for number in range(40) for change in ("one", "two")]
+    rules = Rules(512, near_duplicates="keep")
+    path = write(tmp_path / "a.jsonl", *rows)
+    frozen = freeze(seedling, path, out=tmp_path / "c", rules=rules, holdout=0.25)
+    assert frozen.report.alike == 40
+    held = Counter(text.split()[0] for text in questions(tmp_path / "c", held_out=True))
+    assert len(held) == 10
+    assert set(held.values()) == {2}
+
+
+def test_general_data_is_replayed_and_never_held_out(
+    seedling: ChatTemplate, tmp_path: Path
+) -> None:
+    task = write(tmp_path / "task.jsonl", *(talk(f"task {n}", group=f"t{n}") for n in range(20)))
+    general = write(tmp_path / "general.jsonl", *(talk(f"general {n}") for n in range(80)))
+    shared = write(
+        tmp_path / "shared.jsonl", *(talk(f"shared {n}", group=f"t{n}") for n in range(9))
+    )
+    sources = [Source(task), Source(general, replay=True), Source(shared, replay=True)]
+    frozen = freeze(seedling, *sources, out=tmp_path / "c", holdout=0.5)
+    held = questions(tmp_path / "c", held_out=True)
+    assert len(held) == round(0.5 * 11)
+    assert all(text.startswith("task ") for text in held)
+    assert not {f"task {n}" for n in range(9)} & set(held)
+    assert frozen.facts["files"][1]["replay"] is True
+
+
+def test_a_holdout_that_no_group_fits_is_refused(seedling: ChatTemplate, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *(talk(f"question {n}", group="one") for n in range(9)))
+    with pytest.raises(Refused, match="needs a group of at most 1 rows: the smallest group has 9"):
+        freeze(seedling, path, out=tmp_path / "c", holdout=0.1)
+    assert not any((tmp_path / "c").iterdir())
+
+
+def test_the_same_data_gives_the_same_id_whatever_order_a_folder_lists(
+    seedling: ChatTemplate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        write(tmp_path / "data" / f"{number}.jsonl", *(talk(f"q {number} {n}") for n in range(9)))
+    source = Source(tmp_path / "data", weight=0.9)
+
+    def made(name: str) -> str:
+        frozen = freeze(seedling, source, out=tmp_path / name, holdout=0.2)
+        return identity(frozen, tmp_path / name)
+
+    straight, listed = made("c"), Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: sorted(listed(self), reverse=True))
+    assert made("d") == straight

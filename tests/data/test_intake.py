@@ -166,7 +166,7 @@ def test_fault_41_what_cannot_be_unpacked_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
 def test_a_file_is_never_in_memory(tmp_path: Path, name: str) -> None:
-    rows = 20_000
+    rows = 30_000
     text = json.dumps({"prompt": "p" * 300, "completion": "c" * 300}) + "\n"
     if name == "a.csv":
         text = f"{'p' * 300},{'c' * 300}\n"
@@ -181,5 +181,5 @@ def test_a_file_is_never_in_memory(tmp_path: Path, name: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * 2**20
-    assert len(data) > 12_000_000
+    assert peak < 4 * 2**20
+    assert len(data) > 18_000_000
