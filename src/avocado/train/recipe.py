@@ -101,8 +101,6 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
-        if self.micro_batch > self.batch:
-            raise ValueError("micro_batch must not be larger than batch")
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,10 +212,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f'a [{method}] table needs method = "{method}"')
         if not self.stages and self.method in NEEDED and getattr(self, self.method) is None:
             raise ValueError(f'method = "{self.method}" needs a [{self.method}] table')
+        if not self.stages and self.training.micro_batch > self.training.batch * self._answers:
+            raise ValueError("micro_batch must not be larger than batch")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("two stages have one name")
         self.expanded()
+
+    @property
+    def _answers(self) -> int:
+        """Sequences that one of ``batch`` becomes: reinforcement answers a prompt several times."""
+        return self.grpo.generations if self.method == "grpo" and self.grpo else 1
 
     @property
     def adapter(self) -> Lora | None:
