@@ -16,10 +16,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lineage": set(),
     "workspace": {"lineage"},
     "terms": set(),
+    "intake": set(),
     "seedling": set(),
     "data": {"terms", "lineage"},
     "engine": {"data.chat", "terms"},
-    "train": {"data", "engine", "terms", "lineage", "seedling"},
+    "train": {"data", "engine", "terms", "lineage", "seedling", "intake"},
     "evaluate": {"data", "engine", "terms", "lineage"},
     "release": {"terms", "lineage", "train.checkpoint", "evaluate.scorecard", "evaluate.compare"},
     "ledger": {"terms"},
@@ -30,9 +31,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 NOBODY_IMPORTS = {"cli", "console", "demo"}
 DOORS = {"__main__"}
-"""``python -m avocado`` is the command line under another name: it may import that, and is no room."""
+"""``python -m avocado`` is the command line under another name: it may import that; no room is."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "stripe", "babel"}
-LIGHT_ROOMS = {"errors", "lineage", "workspace", "terms", "ledger", "billing", "gateway", "cli"}
+LIGHT_ROOMS = {
+    "errors",
+    "lineage",
+    "workspace",
+    "terms",
+    "intake",
+    "ledger",
+    "billing",
+    "gateway",
+    "cli",
+}
 ADAPTERS = {"demo.task"}
 """Modules of light rooms that are themselves only imported when needed."""
 

@@ -1,14 +1,12 @@
 """Base: the model that a recipe starts from, found, checked and described before it is loaded.
 
-``"seedling"``, a folder or a Hugging Face id become a folder of safetensors. Nothing that could run
-code comes in: no pickles, no Python, no ``auto_map``. A safetensors header is checked against the
-file's size before anything is allocated. Knows nothing about training.
+``"seedling"``, a folder or a Hugging Face id become a folder that ``intake`` has looked through:
+safetensors that are what they say, and nothing that runs. Knows nothing about training.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avocado.errors import Refused
+from avocado.intake.folder import check_folder
 from avocado.lineage import digest_folder
 from avocado.terms.licence import UNKNOWN, licence_of_checkpoint, licence_of_text
 
@@ -39,13 +38,7 @@ WANTED: Final = (
 )
 """What is fetched from a hub: weights as safetensors, the tokenizer, the licence, the card."""
 
-_CODE: Final = frozenset((".py", ".so", ".pyc"))
-_PICKLES: Final = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5"))
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
-_ITEM_BYTES: Final = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2}
-_ITEM_BYTES_REST: Final = {"BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_MAX_HEADER: Final = 100_000_000
-"""The longest header that the safetensors format allows, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ def resolve(name: str, relative_to: Path = Path()) -> Base:
     ``name`` is ``"seedling"``, a path (relative to ``relative_to``) or ``owner/model[@revision]``.
 
     Raises:
-        Refused: there is no such model, it can't be fetched, or :func:`check` refuses it.
+        Refused: there is no such model, it can't be fetched, or ``intake`` refuses it.
     """
     revision = None
     if name == SEEDLING:
@@ -83,97 +76,9 @@ def resolve(name: str, relative_to: Path = Path()) -> Base:
             f"there is no base {name!r}: give {SEEDLING!r}, a folder with a model, or a Hugging "
             "Face id such as Qwen/Qwen3-0.6B"
         )
-    config = check(folder)
+    config = check_folder(folder)
     shown = name if name == SEEDLING or revision else folder.resolve().name
     return Base(shown, folder, revision, _facts(shown, revision, folder, config))
-
-
-def check(folder: Path) -> Mapping[str, Any]:
-    """Checks that ``folder`` holds a model and nothing that runs; returns its ``config.json``.
-
-    Raises:
-        Refused: code, pickles, ``auto_map``, no safetensors, or weights whose header lies; each
-            file is named.
-    """
-    reasons = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix in _CODE:
-            reasons.append(f"{name} is code: a model that needs its own code is not accepted")
-        if path.suffix in _PICKLES:
-            reasons.append(f"{name} can run code when it is loaded: only safetensors are accepted")
-    for path in sorted(folder.glob("*config.json")):
-        if "auto_map" in _json(path):
-            reasons.append(f"{path.name} asks for code of its own (auto_map): not accepted")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        reasons.append(f"{folder} has no *.safetensors weights")
-    if reasons:
-        raise Refused(*reasons)
-    for path in weights:
-        check_safetensors(path)
-    for path in folder.glob("*.safetensors.index.json"):
-        _check_index(path)
-    return _json(folder / "config.json")
-
-
-def check_safetensors(path: Path) -> None:
-    """Checks a header against the file: its length, and that the tensors fill the rest exactly.
-
-    Format: an eight-byte little-endian length, that many bytes of JSON, then the tensors' bytes.
-
-    Raises:
-        Refused: the header claims what the file does not hold.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise Refused(f"{path.name} is no safetensors file: its header is longer than the file")
-        try:
-            header = json.loads(handle.read(length))
-            spans = sorted(_span(entry) for key, entry in header.items() if key != "__metadata__")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Refused(f"{path.name} has a damaged header: {error}") from error
-    position = 0
-    for start, end in spans:
-        if start != position:
-            raise Refused(f"{path.name} has a lying header: its tensors overlap or leave gaps")
-        position = end
-    if position != size - 8 - length:
-        raise Refused(f"{path.name} has a lying header: its tensors do not fill the file")
-
-
-def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
-    start, end = entry["data_offsets"]
-    items = 1
-    for extent in entry["shape"]:
-        if type(extent) is not int or extent < 0:
-            raise ValueError(f"the shape {entry['shape']}")
-        items *= extent
-    width = {**_ITEM_BYTES, **_ITEM_BYTES_REST}.get(entry["dtype"])
-    if width is not None and end - start != items * width:
-        raise ValueError(f"{end - start} bytes for the shape {entry['shape']}")
-    return start, end
-
-
-def _check_index(path: Path) -> None:
-    names = set(_json(path).get("weight_map", {}).values())
-    for name in sorted(map(str, names)):
-        if "/" in name or "\\" in name or not (path.parent / name).is_file():
-            raise Refused(f"{path.name} names {name!r}, which is no file beside it")
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise Refused(f"{path.parent} has no {path.name}: it holds no model") from None
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Refused(f"{path.name} must hold an object")
-    return value
 
 
 def _fetch(name: str) -> tuple[Path, str]:
