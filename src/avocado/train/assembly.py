@@ -27,7 +27,8 @@ else the method has to say (``reward``, ``margin``)."""
 @dataclass(frozen=True)
 class Work:
     """What is trained on what. ``base`` and ``corpus`` are folders; ``save_every`` is in steps, 0
-    keeps nothing to resume from. ``team`` is who trains it together."""
+    keeps nothing to resume from. ``team`` is who trains it together, ``teacher`` the folder of the
+    model that an on-policy distillation learns from."""
 
     recipe: Recipe
     base: Path
@@ -37,6 +38,7 @@ class Work:
     save_every: int
     log: Log
     team: Team = ALONE
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,28 @@ def divergence(logps: Tensor, reference: Tensor) -> Tensor:
     return torch.exp(apart) - apart - 1
 
 
+def between(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """How far apart two distributions are at each token, ``[tokens]``, from their log-probabilities
+    ``[tokens, vocabulary]`` (Agarwal et al. 2024, arXiv:2306.13649, section 2).
+
+    The generalized Jensen-Shannon divergence with the mixture M = β·teacher + (1 − β)·student:
+    β·KL(teacher ‖ M) + (1 − β)·KL(student ‖ M). At its ends, as its limits scaled there: β = 0 is
+    KL(teacher ‖ student), which covers all that the teacher would say; β = 1 is
+    KL(student ‖ teacher), which keeps to what it surely would.
+    """
+    if beta == 0:
+        return _kl(teacher, student)
+    if beta == 1:
+        return _kl(student, teacher)
+    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log(1 - beta))
+    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p ‖ q) of each row, from log-probabilities."""
+    return (p.exp() * (p - q)).sum(dim=-1)
+
+
 def _log_sigmoid(x: Tensor) -> Tensor:
     found: Tensor = functional.logsigmoid(x)
     return found

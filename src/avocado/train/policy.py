@@ -294,7 +294,9 @@ def load(work: Work, longest: int) -> Any:
     return model
 
 
-def trainer(work: Work, model: Any, objective: Objective) -> PolicyTrainer:
+def trainer(
+    work: Work, model: Any, objective: Objective, kind: type[PolicyTrainer] = PolicyTrainer
+) -> PolicyTrainer:
     """The assembled trainer of ``model``, which :func:`load` gave."""
     training, save_every = work.recipe.training, work.save_every
     if training.gradient_checkpointing and hasattr(model, "peft_config"):
@@ -327,7 +329,7 @@ def trainer(work: Work, model: Any, objective: Objective) -> PolicyTrainer:
         disable_tqdm=True,
         log_level="error",
     )
-    return PolicyTrainer(
+    return kind(
         work.run_folder,
         objective,
         model=model,

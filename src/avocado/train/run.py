@@ -83,6 +83,7 @@ def run(
     progress: Callable[[Progress], None] = lambda _: None,
     team: Team = ALONE,
     report_to: Sequence[str] = (),
+    teacher: Path | None = None,
 ) -> Finished:
     """Trains ``recipe`` from the model in ``base`` on the frozen corpus in ``corpus``.
 
@@ -91,6 +92,7 @@ def run(
     files once the run has ended well. ``save_every`` is in steps; 0 keeps nothing to resume from.
     All processes of ``team`` call this alike; process 0 alone writes and tells ``progress``.
     ``report_to`` names trackers of transformers (``"tensorboard"``), which get every logged number.
+    ``teacher`` is the folder of the model that an on-policy distillation learns from.
 
     Raises:
         Refused: an interrupted run is in the way, there is none to resume, what is trained has
@@ -115,7 +117,7 @@ def run(
     first = point.step if point else 0
     reporter = _Reporter(run_folder, progress, trackers)
     log: Log = reporter if team.leads else _nothing
-    work = Work(recipe, base, corpus, template, run_folder, save_every, log, team)
+    work = Work(recipe, base, corpus, template, run_folder, save_every, log, team, teacher)
     with weights.quietly():
         assembly = team.together(lambda: assemble(work))
         reporter.follow(assembly, recipe, first, team.size)
