@@ -107,6 +107,20 @@ class Output:
         return report
 
 
+class Silent(Output):
+    """Says nothing: what a process prints when another one of its team speaks for all."""
+
+    def say(self, text: str = "") -> None: ...
+
+    def result(self, value: Any, *lines: str) -> None: ...
+
+    def show(self, renderable: RenderableType) -> None: ...
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Report]:
+        yield lambda _done, _total, _note: None
+
+
 def with_output(command: Callable[Concatenate[Output, P], R]) -> Callable[P, R]:
     """Gives a command ``--json`` and an :class:`Output` as its first argument."""
 

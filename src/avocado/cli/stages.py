@@ -7,7 +7,10 @@ weights, so that every checkpoint of a chain can be evaluated, released and serv
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +18,9 @@ from avocado.cli.data import freeze_corpus, place_base, recipe_base
 from avocado.cli.output import Output
 from avocado.errors import Refused
 from avocado.lineage import short
-from avocado.workspace import Artifact, Workspace
+from avocado.train.team import ALONE, Team
+from avocado.train.throughput import spoken
+from avocado.workspace import Artifact, Staging, Workspace
 
 if TYPE_CHECKING:
     from avocado.train.base import Base
@@ -29,13 +34,17 @@ TOLD: Final = ("reward", "margin")
 
 @dataclass(frozen=True)
 class Ground:
-    """What all stages of a recipe share: the workspace, the recipe's file, and its base."""
+    """What all stages of a recipe share: the workspace, the recipe's file, its base, who trains it,
+    which trackers hear of it, and after how many steps it is saved."""
 
     out: Output
     workspace: Workspace
     path: Path
     found: Base
     base: Artifact
+    team: Team
+    report_to: Sequence[str]
+    save_every: int
 
     def run_folder(self, stage: Recipe) -> RunFolder:
         from avocado.train.run_folder import RunFolder
@@ -50,15 +59,20 @@ def train_recipe(
     path: Path,
     start: Start = "new",
     corpus: Artifact | None = None,
+    *,
+    team: Team = ALONE,
+    report_to: Sequence[str] = (),
+    save_every: int = 100,
 ) -> Artifact:
     """Carries out every stage and returns the last one's checkpoint. ``corpus`` is the frozen data
-    where it is at hand already.
+    where it is at hand already. Of a ``team``, process 0 alone reads data and keeps artifacts.
 
     Raises:
         Refused: as ``train.run.run`` says, and where there is nothing to resume.
     """
-    found = recipe_base(recipe, path)
-    ground = Ground(out, workspace, path, found, place_base(workspace, found))
+    found = team.once(lambda: recipe_base(recipe, path))
+    base = team.once(lambda: place_base(workspace, found))
+    ground = Ground(out, workspace, path, found, base, team, report_to, save_every)
     stages = recipe.expanded()
     checkpoint: Artifact | None = None
     done = 0
@@ -67,7 +81,9 @@ def train_recipe(
             out.say(f"stage {stage.name}")
         before = checkpoint
         again = start in ("resume", "auto")
-        checkpoint = _finished(ground, stage, before) if again and len(stages) > 1 else None
+        checkpoint = None
+        if again and len(stages) > 1:
+            checkpoint = team.once(partial(_finished, ground, stage, before))
         if checkpoint is not None:
             done += 1
             out.say(f"was finished before: {short(checkpoint.id)}")
@@ -97,25 +113,35 @@ def _finished(ground: Ground, stage: Recipe, before: Artifact | None) -> Artifac
 def _train_stage(
     ground: Ground, stage: Recipe, before: Artifact | None, start: Start, corpus: Artifact | None
 ) -> Artifact:
-    corpus = corpus or freeze_corpus(ground.workspace, stage, ground.path, ground.found)
-    parents = {"base": ground.base.id, "corpus": corpus.id}
+    frozen = ground.team.once(
+        lambda: corpus or freeze_corpus(ground.workspace, stage, ground.path, ground.found)
+    )
+    parents = {"base": ground.base.id, "corpus": frozen.id}
     if before is not None:
         parents["previous"] = before.id
     run_folder = ground.run_folder(stage)
-    with (
-        run_folder.hold(),
-        ground.workspace.store.stage() as staging,
-        _weights(ground, before) as base,
-    ):
-        finished = _run(ground, stage, base, corpus, parents, start, staging.folder)
-        if before is not None:
-            _fold(staging.folder, base)
-        note = dict(finished.note)
-        if stage.evaluation is not None:
-            note["evaluation"] = str((ground.path.parent / stage.evaluation).resolve())
-        checkpoint = staging.keep("checkpoint", finished.checkpoint.facts(), parents, note)
-    run_folder.record(checkpoint.id)
-    return checkpoint
+    with ExitStack() as held:
+        stagings: list[Staging] = []
+
+        def prepare() -> tuple[Path, Path]:
+            held.enter_context(run_folder.hold())
+            stagings.append(held.enter_context(ground.workspace.store.stage()))
+            return held.enter_context(_weights(ground, before)), stagings[0].folder
+
+        base, folder = ground.team.once(prepare)
+        finished = _run(ground, stage, base, frozen, parents, start, folder)
+
+        def keep() -> Artifact:
+            if before is not None:
+                _fold(folder, base)
+            note = dict(finished.note)
+            if stage.evaluation is not None:
+                note["evaluation"] = str((ground.path.parent / stage.evaluation).resolve())
+            kept = stagings[0].keep("checkpoint", finished.checkpoint.facts(), parents, note)
+            run_folder.record(kept.id)
+            return kept
+
+        return ground.team.once(keep)
 
 
 def _run(
@@ -134,9 +160,10 @@ def _run(
         def tell(progress: Progress) -> None:
             extra = progress.extra
             told = "".join(f"{key} {extra[key]:.3f}  " for key in TOLD if key in extra)
+            used = "" if progress.mfu is None else f"MFU {progress.mfu:.0%}  "
             note = (
                 f"loss {progress.loss:.3f}  {told}{progress.tokens_per_second:,.0f} tokens/s  "
-                f"{progress.seconds_left:.0f} s left"
+                f"{used}{spoken(progress.seconds_left)} left"
             )
             report(progress.step, progress.steps, note)
 
@@ -149,6 +176,9 @@ def _run(
             out=folder,
             start=start,
             progress=tell,
+            team=ground.team,
+            report_to=ground.report_to,
+            save_every=ground.save_every,
         )
 
 

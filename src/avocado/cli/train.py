@@ -9,7 +9,7 @@ import click
 
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
-from avocado.cli.output import Output, with_output
+from avocado.cli.output import Output, Silent, with_output
 from avocado.cli.stages import train_recipe
 from avocado.lineage import short
 from avocado.terms.money import Money
@@ -54,6 +54,20 @@ def checkpoint_lines(checkpoint: Artifact) -> list[str]:
     type=click.Choice(("torchrun", "slurm", "skypilot")),
     help="Train nothing: write the file that starts it there, on [compute]'s machines.",
 )
+@click.option(
+    "--report-to",
+    multiple=True,
+    metavar="TRACKER",
+    help="Also log to tensorboard, wandb, mlflow … (may be repeated).",
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="STEPS",
+    help="Keep something to resume from so often; 0: never.",
+)
 @with_output
 def train(
     out: Output,
@@ -62,9 +76,15 @@ def train(
     auto_resume: bool,
     restart: bool,
     launch: Launcher | None,
+    report_to: tuple[str, ...],
+    save_every: int,
 ) -> None:
-    """Refine a base as RECIPE says: checks and freezes the data, trains, makes a checkpoint."""
+    """Refine a base as RECIPE says: checks and freezes the data, trains, makes a checkpoint.
+
+    On several devices, torchrun starts it: --launch writes how.
+    """
     from avocado.train.recipe import load
+    from avocado.train.team import Elsewhere, join
 
     if resume + auto_resume + restart > 1:
         raise click.UsageError("--resume, --auto-resume and --restart exclude each other")
@@ -77,7 +97,25 @@ def train(
         start = "resume" if resume else "restart"
     elif auto_resume:
         start = "auto"
-    checkpoint = train_recipe(out, workspace, load(recipe), recipe, start)
+    loaded = load(recipe)
+    team = join(loaded.compute)
+    if not team.leads:
+        out = Silent()
+    try:
+        checkpoint = train_recipe(
+            out,
+            workspace,
+            loaded,
+            recipe,
+            start,
+            team=team,
+            report_to=report_to,
+            save_every=save_every,
+        )
+    except Elsewhere:
+        raise click.exceptions.Exit(1) from None
+    finally:
+        team.leave()
     out.result(
         {"checkpoint": checkpoint.id, **checkpoint.manifest.facts},
         *checkpoint_lines(checkpoint),

@@ -22,6 +22,7 @@ from avocado.train.checkpoint import training_flops
 from avocado.train.methods import Method
 from avocado.train.recipe import Recipe, Weights
 from avocado.train.run_folder import RunFolder
+from avocado.train.throughput import spoken
 
 MEMORY_FORMULA: Final = (
     "4 B × parameters (weights) + 12 B × trainable (gradients, Adam's two moments) + "
@@ -96,7 +97,7 @@ class Plan:
             said.append("time: not measured; a probe of real steps measures it")
         else:
             low, high = self.seconds
-            said.append(f"time: {_time(low)} to {_time(high)} ({self.basis})")
+            said.append(f"time: {spoken(low)} to {spoken(high)} ({self.basis})")
         if self.cost is not None:
             said.append(f"cost: {self.cost[0]} to {self.cost[1]}")
         return said
@@ -230,11 +231,3 @@ def _price(per_hour: Money, seconds: float) -> Money:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

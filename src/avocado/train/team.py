@@ -73,6 +73,13 @@ class Team:
             raise Elsewhere
         return cast("T", made)
 
+    def leave(self) -> None:
+        """The team's work is done."""
+        if self.size > 1:
+            import torch.distributed as distributed
+
+            distributed.destroy_process_group()
+
     def _agree(self, make: Callable[[], T] | None) -> T:
         if self.size == 1:
             assert make is not None
@@ -110,17 +117,18 @@ def join(compute: Compute | None, environment: Mapping[str, str] = os.environ) -
         Refused: there are not as many processes as the recipe's ``[compute]`` has devices.
     """
     size = int(environment.get("WORLD_SIZE", "1"))
-    if compute is not None and size != compute.nodes * compute.gpus and "RANK" in environment:
-        wanted = compute.nodes * compute.gpus
+    wanted = compute.nodes * compute.gpus if compute is not None else size
+    if size != wanted:
+        started = "1 process was" if size == 1 else f"{size} processes were"
         raise Refused(
-            f"{size} processes were started, and [compute] asks for {wanted} "
-            f"({compute.nodes} nodes of {compute.gpus}): change one of the two"
+            f"{started} started (WORLD_SIZE), and [compute] asks for {wanted}: change one of "
+            "the two; `avocado train RECIPE --launch torchrun` writes what starts as many"
         )
     if size == 1:
         return ALONE
     import torch
     import torch.distributed as distributed
-    from accelerate import PartialState
+    from accelerate import PartialState  # type: ignore[import-untyped]
 
     if not distributed.is_initialized():
         gpu = torch.cuda.is_available()

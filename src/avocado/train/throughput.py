@@ -82,3 +82,12 @@ def memory_peak() -> int:
         return torch.cuda.max_memory_allocated()
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else 1024 * used  # kilobytes, but on macOS
+
+
+def spoken(seconds: float) -> str:
+    """``seconds`` as people say it: ``2 h 5 min``, ``3 min 20 s``, ``7 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
