@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +21,39 @@ TOOL = {
 }
 Message = dict[str, Any]
 
+ARGUMENTS = ('{"city": "Köln"}', "{}", '{"a": [1, {"b": null}], "c": "x\\ny", "d": 0.5}')
+
+FAMILIES = {
+    "qwen2_5": False,
+    "qwen3": True,
+    "qwen3_instruct_2507": False,
+    "qwen3_5_think": True,
+    "qwen3_5_nothink": True,
+    "qwen3_6": True,
+}
+"""The templates of Qwen's own models, as the installed TRL holds them, and whether they think."""
+
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1).filter(
     lambda text: bool(text.strip()) and "<|" not in text and "think>" not in text
 )
 lines = st.lists(texts, min_size=1, max_size=3).map("\n".join)
+
+
+@st.composite
+def steps(draw: st.DrawFn, thinking: bool) -> list[Message]:
+    """One or two calls of a tool, with or without words and thought before, and the answers."""
+    given = draw(st.lists(st.sampled_from(ARGUMENTS), min_size=1, max_size=2))
+    calls = [
+        {"type": "function", "function": {"name": "weather", "arguments": each}} for each in given
+    ]
+    turn: Message = {
+        "role": "assistant",
+        "content": draw(st.one_of(st.just(""), lines)),
+        "tool_calls": calls,
+    }
+    if thinking and draw(st.booleans()):
+        turn["reasoning_content"] = draw(lines)
+    return [turn, *({"role": "tool", "content": draw(lines)} for _ in calls)]
 
 
 @st.composite
@@ -32,16 +65,8 @@ def conversations(draw: st.DrawFn, thinking: bool = True) -> tuple[list[Message]
         messages.append({"role": "system", "content": draw(lines)})
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(lines)})
-        if draw(st.booleans()) and tools:
-            call: Any = {"name": "weather", "arguments": '{"city": "Köln"}'}
-            messages.append(
-                {
-                    "role": "assistant",
-                    "content": draw(st.one_of(st.just(""), lines)),
-                    "tool_calls": [{"type": "function", "function": call}],
-                }
-            )
-            messages.append({"role": "tool", "content": draw(lines)})
+        while bool(tools) and draw(st.booleans()):
+            messages += draw(steps(thinking))
         answer: Message = {"role": "assistant", "content": draw(lines)}
         if thinking and draw(st.booleans()):
             answer["reasoning_content"] = draw(lines)
@@ -84,10 +109,12 @@ def check(template: ChatTemplate, messages: list[Message], tools: list[Any]) -> 
         assert len(spoken) == 1, "a turn is trained exactly once"
         answer = template.tokenizer.decode(spoken[0])
         assert spoken[0][-1] in template.stop_ids
-        assert message["content"].strip("\n") in answer
-        assert (message.get("reasoning_content") or "").strip("\n") in answer
+        assert message["content"].strip() in answer
+        assert (message.get("reasoning_content") or "").strip() in answer
+        assert answer.count("<tool_call>") == len(message.get("tool_calls", ()))
         if not thinking and not message.get("tool_calls"):
-            assert answer.removesuffix("<|im_end|>").strip("\n") == message["content"].strip("\n")
+            assert answer.removesuffix("<|im_end|>").strip() == message["content"].strip()
+        assert_serving_says_so(template, messages[: index + 1], tools, prompt, answer)
         emitted_tokens += len(spoken[0])
     assert sum(row.trained for row in rows) == emitted_tokens, "nothing else carries loss"
     for row in rows:
@@ -96,6 +123,46 @@ def check(template: ChatTemplate, messages: list[Message], tools: list[Any]) -> 
             label in (IGNORED, token) for token, label in zip(row.ids, row.labels, strict=True)
         )
         assert row.labels[-1] in template.stop_ids
+
+
+def assert_serving_says_so(
+    template: ChatTemplate,
+    messages: list[Message],
+    tools: list[Any],
+    prompt: tuple[int, ...],
+    answer: str,
+) -> None:
+    """The tokenizer's own rendering, on no path of ours: its prompt, and after it the answer."""
+    plain = [
+        {
+            **message,
+            "tool_calls": [
+                {"type": "function", "function": {**function, "arguments": parsed}}
+                for call in message["tool_calls"]
+                for function in [call["function"]]
+                for parsed in [json.loads(function["arguments"])]
+            ],
+        }
+        if message.get("tool_calls")
+        else message
+        for message in messages
+    ]
+    thinks = bool(messages[-1].get("reasoning_content"))
+
+    def rendered(turns: list[Message], ask: bool) -> str:
+        return str(
+            template.tokenizer.apply_chat_template(
+                turns,
+                tools=tools or None,
+                add_generation_prompt=ask,
+                enable_thinking=thinks,
+                tokenize=False,
+            )
+        )
+
+    asked = rendered(plain[:-1], ask=True)
+    assert tuple(template.tokenizer(asked, add_special_tokens=False)["input_ids"]) == prompt
+    assert rendered(plain, ask=False).startswith(asked + answer)
 
 
 slowly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -116,6 +183,65 @@ def test_template_without_thinking(
     plain: ChatTemplate, conversation: tuple[list[Message], list[Any]]
 ) -> None:
     check(plain, *conversation)
+
+
+@pytest.fixture(scope="session")
+def family(speaking: Callable[[str], ChatTemplate]) -> Callable[[str], ChatTemplate]:
+    """A template of Qwen's by its name in TRL. The package is found, not imported: that is slow."""
+    spec = find_spec("trl")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "chat_templates"
+    return cache(lambda name: speaking((folder / f"{name}.jinja").read_text("utf-8")))
+
+
+@slowly
+@given(data=st.data())
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_qwen(
+    name: str, data: st.DataObject, family: Callable[[str], ChatTemplate]
+) -> None:
+    check(family(name), *data.draw(conversations(thinking=FAMILIES[name])))
+
+
+@pytest.mark.parametrize("name", [name for name, thinks in FAMILIES.items() if not thinks])
+def test_a_family_that_does_not_think_refuses_thoughts(
+    name: str, family: Callable[[str], ChatTemplate]
+) -> None:
+    with pytest.raises(RenderError, match="leaves out its reasoning_content"):
+        family(name).rows(talk("a", "b", reasoning_content="why"))
+
+
+@pytest.mark.parametrize(
+    ("name", "thought", "learnt"),
+    [
+        ("qwen2_5", None, "b<|im_end|>"),
+        ("qwen3", None, "b<|im_end|>"),
+        ("qwen3", "why", "<think>\nwhy\n</think>\n\nb<|im_end|>"),
+        ("qwen3_5_think", None, "b<|im_end|>"),
+        ("qwen3_5_think", "why", "why\n</think>\n\nb<|im_end|>"),
+        ("qwen3_6", "why", "why\n</think>\n\nb<|im_end|>"),
+    ],
+)
+def test_what_a_turn_of_each_family_teaches(
+    name: str, thought: str | None, learnt: str, family: Callable[[str], ChatTemplate]
+) -> None:
+    """The block that serving writes is never learnt; what the model writes itself always is."""
+    more = {} if thought is None else {"reasoning_content": thought}
+    template = family(name)
+    (row,) = template.rows(talk("a", "b", **more))
+    assert template.tokenizer.decode([i for i in row.labels if i != IGNORED]) == learnt
+
+
+def test_a_family_that_drops_old_thoughts_gets_a_row_for_each_turn(
+    family: Callable[[str], ChatTemplate],
+) -> None:
+    messages = talk("a", "b", "c", "d", reasoning_content="why")
+    messages[1]["reasoning_content"] = "old"
+    first, second = family("qwen3").rows(messages)
+    decode = family("qwen3").tokenizer.decode
+    assert "old" in decode(first.ids)
+    assert "old" not in decode(second.ids)
 
 
 def talk(*turns: str, **last: Any) -> list[Message]:
