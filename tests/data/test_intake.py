@@ -14,7 +14,7 @@ import pytest
 
 from avocado.data.document import Document
 from avocado.data.example import Example
-from avocado.data.intake import Intake
+from avocado.data.intake import Intake, lines
 from avocado.data.preference import Preference
 from avocado.data.problem import Problem
 from avocado.data.record import RecordType
@@ -30,6 +30,10 @@ PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 def write(path: Path, *rows: Any) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+def told(intake: Intake) -> list[str]:
+    return lines({"files": intake.facts(), "left_out": intake.left_out})
 
 
 def rejections(intake: Intake) -> list[str]:
@@ -61,7 +65,7 @@ def test_tables_and_a_folder_of_mixed_files_are_read(tmp_path: Path) -> None:
     assert [each["shape"] for each in intake.facts()] == [
         *("messages", "alpaca", "completion", "messages"),
     ]
-    assert intake.lines() == [
+    assert told(intake) == [
         "a.jsonl: 1 row, OpenAI messages",
         "b.csv: 1 row, Alpaca",
         "c.tsv: 1 row, prompt and completion",
@@ -147,10 +151,17 @@ def test_fault_41_columns_that_nothing_reads_are_counted(tmp_path: Path) -> None
     intake = Intake([Source(path)])
     assert not rejections(intake)
     assert intake.facts()[0]["unused"] == {"score": 1, "tool": 1}
-    assert intake.lines()[1:] == [
+    assert told(intake)[1:] == [
         "  the column 'score' of 1 row is not used",
         "  the column 'tool' of 1 row is not used",
     ]
+
+
+def test_the_column_that_groups_is_used(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {**TALK, "customer": 1})
+    intake = Intake([Source(path, group="customer")])
+    assert [each.group for each in intake if isinstance(each, Example)] == ["1"]
+    assert "unused" not in intake.facts()[0]
 
 
 def test_fault_41_what_cannot_be_unpacked_is_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def check(
     Reads JSON Lines, JSON, CSV, TSV (each also .gz), Parquet and Hugging Face data sets. Counts
     everything, names examples, keeps nothing. Exit code 1 where a row would stop training.
     """
-    from avocado.data import corpus
+    from avocado.data import corpus, intake
     from avocado.data.chat import ChatTemplate
     from avocado.data.checks import Rules
     from avocado.data.sources import Source
@@ -169,7 +169,7 @@ def check(
     )
     report = found.report
     value = {**found.facts, **report.to_json(), "guessed": report.guesses.to_json()}
-    lines = [*found.lines, *report.lines()]
+    lines = [*intake.lines(found.facts), *report.lines()]
     if html is not None:
         from avocado.data.page import page
 
@@ -202,10 +202,13 @@ def freeze(out: Output, recipe: Path) -> None:
 
 def corpus_lines(frozen: Artifact) -> list[str]:
     """What a person wants to know of a corpus."""
+    from avocado.data import intake
+
     facts = frozen.manifest.facts
     languages = ", ".join(f"{name} {count:,}" for name, count in facts["languages"].items())
     licences = ", ".join(f"{name} {count:,}" for name, count in facts["licences"].items())
     lines = [
+        *intake.lines(facts),
         f"{facts['accepted']:,} of {facts['rows']:,} rows accepted; {facts['tokens']:,} tokens, "
         f"{facts['trained']:,} of them trained",
         f"languages: {languages}; licences: {licences}",

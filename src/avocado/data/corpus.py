@@ -47,11 +47,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was read, as ``facts`` and as ``lines`` for a terminal, and the checks' ``report``."""
+    """What was read, as ``facts`` (see ``intake.lines``), and the checks' ``report``."""
 
     report: Report
     facts: dict[str, Any]
-    lines: list[str]
 
 
 def survey(
@@ -72,7 +71,7 @@ def survey(
     for _ in checker.accept(mixture):
         pass
     facts = {**_described(intake), "thinned": mixture.thinned}
-    return Survey(checker.report(), facts, intake.lines())
+    return Survey(checker.report(), facts)
 
 
 def freeze(

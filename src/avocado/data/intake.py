@@ -93,17 +93,18 @@ class Intake:
         """What was read, file by file."""
         return [reading.facts() for reading in self.readings]
 
-    def lines(self) -> list[str]:
-        """What was read, for a terminal."""
-        said = []
-        for reading in self.readings:
-            shape = reading.shape.title if reading.shape else "no known shape"
-            said.append(f"{reading.file.name}: {_rows(reading.rows)}, {shape}")
-            said += [
-                f"  the column {column!r} of {_rows(count)} is not used"
-                for column, count in sorted(reading.unused.items())
-            ]
-        return [*said, *(f"not read: {each}" for each in self.left_out)]
+
+def lines(facts: Mapping[str, Any]) -> list[str]:
+    """What was read, for a terminal, from a corpus's or a survey's ``facts``."""
+    said = []
+    for file in facts["files"]:
+        shape = shapes.BY_NAME[file["shape"]].title if file["shape"] else "no known shape"
+        said.append(f"{file['name']}: {_rows(file['rows'])}, {shape}")
+        said += [
+            f"  the column {column!r} of {_rows(count)} is not used"
+            for column, count in file.get("unused", {}).items()
+        ]
+    return [*said, *(f"not read: {each}" for each in facts["left_out"])]
 
 
 def _rows(count: int) -> str:
@@ -170,7 +171,7 @@ def _records(reading: Reading, kind: RecordType, readable: str) -> Iterator[Reco
                 yield _stranger(row, reading, kind, number, readable)
                 continue
             if unused := shapes.unused(row, shape, kind):
-                reading.unused.update(unused)
+                reading.unused.update(each for each in unused if each != source.group)
             origin = shapes.Origin(file.name, number, source.licence, source.group)
             yield shapes.parse(row, shape, kind, origin)
         except InvalidRow as error:
