@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
+from avocado.cli.distilling import gather_corpus, place_teacher
 from avocado.cli.output import Output
 from avocado.errors import Refused
 from avocado.lineage import short
@@ -113,10 +114,11 @@ def _finished(ground: Ground, stage: Recipe, before: Artifact | None) -> Artifac
 def _train_stage(
     ground: Ground, stage: Recipe, before: Artifact | None, start: Start, corpus: Artifact | None
 ) -> Artifact:
-    frozen = ground.team.once(
-        lambda: corpus or freeze_corpus(ground.workspace, stage, ground.path, ground.found)
-    )
+    frozen = ground.team.once(lambda: corpus or _corpus(ground, stage))
     parents = {"base": ground.base.id, "corpus": frozen.id}
+    teacher = ground.team.once(lambda: place_teacher(ground.workspace, stage, ground.path))
+    if teacher is not None:
+        parents["teacher"] = teacher.id
     if before is not None:
         parents["previous"] = before.id
     run_folder = ground.run_folder(stage)
@@ -129,7 +131,7 @@ def _train_stage(
             return held.enter_context(_weights(ground, before)), stagings[0].folder
 
         base, folder = ground.team.once(prepare)
-        finished = _run(ground, stage, base, frozen, parents, start, folder)
+        finished = _run(ground, stage, base, frozen, teacher, parents, start, folder)
 
         def keep() -> Artifact:
             if before is not None:
@@ -144,11 +146,20 @@ def _train_stage(
         return ground.team.once(keep)
 
 
+def _corpus(ground: Ground, stage: Recipe) -> Artifact:
+    """What the stage learns from, frozen; teachers answer its prompts first where it has them."""
+    frozen = freeze_corpus(ground.workspace, stage, ground.path, ground.found)
+    if stage.distillation is None or not stage.distillation.teachers:
+        return frozen
+    return gather_corpus(ground.out, ground.workspace, stage, ground.path, ground.found, frozen)
+
+
 def _run(
     ground: Ground,
     stage: Recipe,
     base: Path,
     corpus: Artifact,
+    teacher: Artifact | None,
     parents: dict[str, str],
     start: Start,
     folder: Path,
@@ -179,6 +190,7 @@ def _run(
             team=ground.team,
             report_to=ground.report_to,
             save_every=ground.save_every,
+            teacher=teacher.files if teacher is not None else None,
         )
 
 

@@ -174,7 +174,8 @@ class _Distillation:
 
     def loss(self, logps: Tensor, batch: Batch) -> Tensor:
         """``logps``: the divergence at each token of this micro-batch's answers."""
-        return logps.sum() / batch["answers"]
+        loss: Tensor = logps.sum() / batch["answers"]
+        return loss
 
     def metrics(self) -> dict[str, float]:
         """The answers' mean tokens, the share that was cut off, and all answers' tokens so far."""
@@ -209,7 +210,9 @@ class DistillationTrainer(PolicyTrainer):
 
             found = [
                 checkpoint(apart, *part, use_reentrant=False)
-                for part in zip(states.split(SCORED), wanted.split(SCORED), strict=True)
+                for part in zip(
+                    torch.split(states, SCORED), torch.split(wanted, SCORED), strict=True
+                )
             ]
         return self._objective.loss(torch.cat(found), inputs)
 
