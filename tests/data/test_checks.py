@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import random
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avocado.data import corpus
+from avocado.data import contamination, corpus, duplicates, secrets
 from avocado.data.chat import IGNORED, ChatTemplate
-from avocado.data.checks import Checker, Report, Rules
+from avocado.data.checks import (
+    CONTAMINATED,
+    DUPLICATE,
+    NEAR_DUPLICATE,
+    NOT_RENDERED,
+    OVER_LENGTH,
+    Checker,
+    Report,
+    Rules,
+)
 from avocado.data.document import Document
 from avocado.data.example import Example
 from avocado.data.length import rendered
@@ -312,3 +322,24 @@ def test_fault_41_empty_turns_and_broken_order_have_reasons_of_their_own(
     assert report.rejected == {reason: 1}
     assert report.examples[reason][0].startswith("a.jsonl, row 2: ")
     assert (report.accepted, report.refused) == (1, 1)
+
+
+def test_the_page_on_checks_says_what_the_code_does() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    text = " ".join(page[page.index("## Checks") :].split())
+    table = tomllib.loads(page.split("## Checks")[1].split("```toml")[1].split("```")[0])
+    rules = Rules(8)
+    given = {**table["checks"], "mask": ()}
+    assert {name: getattr(rules, name) for name in given} == given
+    assert secrets.kinds_of(table["checks"]["mask"])
+    for kind in (*secrets.KINDS, *secrets.GROUPS):
+        assert f"`{kind}`" in text
+    for reason in (DUPLICATE, NEAR_DUPLICATE, CONTAMINATED, OVER_LENGTH, NOT_RENDERED):
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{reason}` |"))
+        assert row.endswith("| left out |" if rules.of(reason) == "drop" else "| stops |")
+    assert f"{contamination.LONG} words of it in a row" in text
+    assert f"({contamination.LONG_UNSPACED} characters in scripts" in text
+    assert f"runs of {contamination.SHORT} words, or of {contamination.SHORT_UNSPACED}" in text
+    assert f"{contamination.SHARE:.0%} of the runs" in text
+    assert f"word {duplicates.SIZE}-grams" in text
+    assert (contamination.TEMPLATE_ROWS, duplicates.COMMON_ROWS) == (10, 10)

@@ -36,7 +36,7 @@ def test_each_format_is_documented() -> None:
 
 
 def test_the_documented_sources_are_a_recipes() -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    block = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]
     table = tomllib.loads(block)
     assert [msgspec.convert(each, str | Data) for each in table["data"]]
     assert table.keys() == {"data", "holdout"}
