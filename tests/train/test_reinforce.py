@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 
 from avocado.data.chat import Chat, ChatTemplate
+from avocado.data.example import Example
 from avocado.data.problem import Problem
 from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
 from avocado.lineage import digest_folder
+from avocado.seedling import PATH as SEEDLING
 from avocado.train import losses, policy, run, weights
 from avocado.train.assembly import Assembly, Work, assemble
 from avocado.train.recipe import Recipe
@@ -153,11 +156,14 @@ def test_the_divergence_is_without_bias() -> None:
     assert (losses.divergence(p, q) >= 0).all()
 
 
-@pytest.mark.parametrize("micro", [0, 3])
-@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+@pytest.mark.parametrize(
+    ("loss", "micro", "temperature"),
+    [("dapo", 0, 1.2), ("dapo", 3, 1.0), ("grpo", 3, 1.2), ("dr_grpo", 0, 1.0)],
+)
 def test_a_step_is_the_policy_gradient(
     loss: str,
     micro: int,
+    temperature: float,
     base: Path,
     problems_folder: Path,
     template: ChatTemplate,
@@ -165,11 +171,20 @@ def test_a_step_is_the_policy_gradient(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """∇ Σ share · A · log π + β·KL, answer by answer over whole logits, from what was written."""
+    """∇ Σ share · (A · π/π_engine · log π + β·KL), answer by answer over whole logits, from what
+    was written; the engine is made to tell of another precision than it has."""
     written_down: list[tuple[list[Any], list[Rollout]]] = []
 
     def watched(model: Any, template: ChatTemplate, asked: Any) -> list[Rollout]:
-        found = rollouts(model, template, asked)
+        found = [
+            replace(
+                each,
+                logprobs=tuple(
+                    p - 0.2 + 0.3 * (place % 3) for place, p in enumerate(each.logprobs)
+                ),
+            )
+            for each in rollouts(model, template, asked)
+        ]
         written_down.append((asked, found))
         return found
 
@@ -181,7 +196,7 @@ def test_a_step_is_the_policy_gradient(
     monkeypatch.chdir(tmp_path)
     recipe = grpo(
         rewards=rewards,
-        more=f'generations = 4, loss = "{loss}", beta = 0.3, temperature = 1.2',
+        more=f'generations = 4, loss = "{loss}", beta = 0.3, temperature = {temperature}',
         **{"steps": 2, "micro_batch": micro, "learning_rate": 0.003},
     )
     assembly, logged = assembled(recipe, base, problems_folder, template, tmp_path / "run")
@@ -205,13 +220,15 @@ def test_a_step_is_the_policy_gradient(
         for (prompt, _), each, advantage in zip(asked, found, better.flatten(), strict=True):
             ids = torch.tensor([[*prompt.ids, *each.ids]])
             p, q = (
-                (policy_model(ids).logits[0, :-1] / 1.2)
+                (policy_model(ids).logits[0, :-1] / temperature)
                 .log_softmax(dim=-1)
                 .gather(1, ids[0, 1:, None])[len(prompt.ids) - 1 :, 0]
                 for policy_model in (model, reference)
             )
             apart = q.detach() - p
-            costs = -float(advantage) * p + 0.3 * (apart.exp() - apart - 1)
+            drift = (p.detach() - torch.tensor(each.logprobs)).exp().clamp(max=2)
+            drift = drift if temperature == 1 else torch.ones_like(p)
+            costs = -float(advantage) * drift * p + 0.3 * (apart.exp() - apart - 1)
             share = {"dapo": everything, "grpo": len(each.ids) * 16, "dr_grpo": 16 * 6}[loss]
             total = total + costs.sum() / share
         total.backward()
@@ -390,3 +407,55 @@ def test_what_cannot_be_learnt_is_refused_before_the_first_step(
     corpus = written(tmp_path / "corpus", [*problems(), without])
     with pytest.raises(Refused, match=reason):
         assembled(grpo(top, rewards, more, **training), base, corpus, template, tmp_path / "run")
+
+
+def greedy(model_folder: Path, asked: Sequence[Problem], template: ChatTemplate) -> float:
+    """The share of ``asked`` that the model in a folder answers exactly."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    sampling = Sampling(64, temperature=0.0, logprobs=True)
+    prompts = [(template.prompt(Chat(each.messages)), sampling) for each in asked]
+    found = rollouts(model, template, prompts)
+    right = [each.text.strip() == row.reference for each, row in zip(found, asked, strict=True)]
+    return sum(right) / len(right)
+
+
+@pytest.mark.slow
+def test_the_seedling_gets_better_at_what_it_half_knows(
+    template: ChatTemplate, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """Dates and amounts, half learnt from examples; then the exact answer is rewarded. Three
+    minutes of one core took it from 59.5% to 68% of 200 unseen questions."""
+    from avocado.demo import task
+
+    torch.set_num_threads(1)
+    made = task.items(2400, 7)
+    rows = [task.training_row(each) for each in made]
+    asked = [
+        Problem(tuple(row["messages"][:-1]), reference=each.answer, file="rows.jsonl", row=number)
+        for number, (row, each) in enumerate(zip(rows, made, strict=True), 1)
+    ]
+    taught = [
+        Example(tuple(row["messages"]), file="rows.jsonl", row=number)
+        for number, row in enumerate(rows[:1200], 1)
+    ]
+    examples = tmp_path / "examples"
+    examples.mkdir()
+    lines = [json.dumps(each.to_json()) + "\n" for each in taught]
+    (examples / "examples.jsonl").write_text("".join(lines), "utf-8")
+    problems = written(tmp_path / "problems", asked[1200:2200])
+    half = make_recipe(
+        **{"learning_rate": 1.5e-3, "batch": 16, "steps": 120, "precision": "bf16"}, warmup=0.05
+    )
+    trained(half, SEEDLING, examples, tmp_path / "half")
+    recipe = make_recipe(
+        'method = "grpo"\ngrpo = {rewards = [{kind = "exact"}], max_tokens = 64}',
+        **{"learning_rate": 1e-4, "batch": 16, "micro_batch": 32, "steps": 60},
+        schedule="constant",
+    )
+    trained(recipe, tmp_path / "half" / "out", problems, tmp_path / "better")
+    before, after = (
+        greedy(tmp_path / name / "out", asked[2200:], template) for name in ("half", "better")
+    )
+    assert 0.3 < before < after

@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from avocado.train.methods import Dpo, Kto
 
+MOST: Final = 2.0
+"""Where :func:`drift` is cut off: one token must not outweigh all others."""
+
 STEADY: Final = 1e-4
 """Added to a group's standard deviation: no division by zero (TRL's value)."""
 
@@ -97,6 +100,13 @@ def policy_gradient(logps: Tensor, advantage: Tensor) -> Tensor:
     second update on the same answers, which is not done.
     """
     return -advantage.unsqueeze(1) * torch.exp(logps - logps.detach())
+
+
+def drift(logps: Tensor, written: Tensor) -> Tensor:
+    """π/π_engine of each token, at most :data:`MOST`, no gradient: what puts right that the engine
+    computes in another precision than training (truncated importance sampling; Yao et al. 2025,
+    "Your efficient RL framework secretly brings you off-policy RL training")."""
+    return torch.exp(logps.detach() - written).clamp(max=MOST)
 
 
 def divergence(logps: Tensor, reference: Tensor) -> Tensor:

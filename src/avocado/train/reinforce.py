@@ -11,18 +11,19 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from avocado.data import corpus as corpora
-from avocado.data.chat import Chat, ChatTemplate, Prompt, RenderError
+from avocado.data.chat import IGNORED, Chat, ChatTemplate, Prompt, RenderError
 from avocado.data.problem import Problem
 from avocado.engine.reply import Thinking, thinking_after
 from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
 from avocado.train import policy
 from avocado.train.assembly import Assembly, Work
-from avocado.train.losses import advantages, divergence, policy_gradient
+from avocado.train.losses import advantages, divergence, drift, policy_gradient
 from avocado.train.methods import Grpo
 from avocado.train.policy import Answered, Batch, Scoring
 from avocado.train.recipe import Training
@@ -115,6 +116,17 @@ def render(
     return asked
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """One answer: ``logprobs`` are the engine's, ``better`` is its advantage, ``share`` how much
+    each of its tokens weighs in the step."""
+
+    row: Answered
+    logprobs: tuple[float, ...]
+    better: float
+    share: float
+
+
 class _Grpo:
     """One rollout and one update a step."""
 
@@ -158,16 +170,11 @@ class _Grpo:
             [(prompt, self._sampling(step, place)) for place, prompt in enumerate(prompts)],
         )
         scored = self._judge(asked, found)
-        rewards = torch.tensor([each.total for each in scored], dtype=torch.float64)
-        groups = rewards.view(-1, self._settings.generations)
-        better = advantages(groups, scaled=self._settings.loss != "dr_grpo").flatten().float()
-        rows = [
-            policy.answered(prompt.ids, rollout.ids)
-            for prompt, rollout in zip(prompts, found, strict=True)
-        ]
+        groups = torch.tensor([each.total for each in scored], dtype=torch.float64)
+        groups = groups.view(-1, self._settings.generations)
         self._metrics = self._describe(groups, scored, found)
         self._gaps, self._divergence = [], []
-        return self._batches(step, rows, better, found)
+        return self._batches(step, self._weighed(prompts, found, groups))
 
     def _sampling(self, step: int, place: int) -> Sampling:
         mark = f"{self._training.seed}/{step}/{place}".encode()
@@ -192,46 +199,57 @@ class _Grpo:
             )
         return scored
 
-    def _batches(
-        self,
-        step: int,
-        rows: Sequence[Answered],
-        better: torch.Tensor,
-        found: Sequence[Rollout],
-    ) -> list[Batch]:
-        """Micro-batches of the answers that there is something to learn from: an answer no better
-        and no worse than its group has no gradient, unless it is held to the reference."""
-        useful = [row for row in range(len(rows)) if self._reference or better[row]] or [0]
-        useful.sort(key=lambda row: (-len(rows[row]), row))
-        parts = policy.cut(useful, -(-len(useful) // self.per_step))
-        # A step always has as many; one more pass of any row, weighed by nothing, fills it up.
-        weighed = [(part, 1.0) for part in parts]
-        weighed += [([useful[-1]], 0.0)] * (self.per_step - len(parts))
-        tokens, answers = self.passed[step]
-        self.passed[step + 1] = (
-            tokens + sum(len(rows[row]) for part, _ in weighed for row in part),
-            answers + sum(rows[row].answer for row in useful),
-        )
-        everything = float(sum(row.answer for row in rows))
+    def _weighed(
+        self, prompts: Sequence[Prompt], found: Sequence[Rollout], groups: torch.Tensor
+    ) -> list[_Answer]:
+        better = advantages(groups, scaled=self._settings.loss != "dr_grpo").flatten().tolist()
+        everything = sum(len(each.ids) for each in found)
         return [
-            self._batch(
-                [rows[row] for row in part], better[list(part)] * weight, weight, everything
+            _Answer(
+                policy.answered(prompt.ids, rollout.ids),
+                rollout.logprobs,
+                above,
+                self._share(len(rollout.ids), everything),
             )
-            | {"engine": [found[row].logprobs for row in part] if weight else []}
-            for part, weight in weighed
+            for prompt, rollout, above in zip(prompts, found, better, strict=True)
         ]
 
-    def _batch(
-        self, rows: Sequence[Answered], better: torch.Tensor, weight: float, everything: float
-    ) -> Batch:
+    def _share(self, tokens: int, everything: int) -> float:
+        """How much each of an answer's ``tokens`` weighs, of ``everything`` in the step."""
+        match self._settings.loss:
+            case "dapo":
+                return 1 / everything
+            case "grpo":
+                return 1 / (tokens * self._answers)
+            case "dr_grpo":
+                return 1 / (self._settings.max_tokens * self._answers)
+
+    def _batches(self, step: int, answers: Sequence[_Answer]) -> list[Batch]:
+        """Micro-batches of the answers that there is something to learn from: an answer no better
+        and no worse than its group has no gradient, unless it is held to the reference."""
+        useful = [each for each in answers if self._reference or each.better] or [answers[0]]
+        useful.sort(key=lambda each: -len(each.row))
+        size = -(-len(useful) // self.per_step)
+        parts = [useful[start : start + size] for start in range(0, len(useful), size)]
+        # A step always has as many; one more pass of the shortest, weighed by nothing, fills it up.
+        parts += [[replace(useful[-1], share=0.0)]] * (self.per_step - len(parts))
+        tokens, learnt = self.passed[step]
+        self.passed[step + 1] = (
+            tokens + sum(len(each.row) for part in parts for each in part),
+            learnt + sum(each.row.answer for each in useful),
+        )
+        return [self._batch(part) for part in parts]
+
+    def _batch(self, part: Sequence[_Answer]) -> Batch:
+        rows = [each.row for each in part]
         batch = policy.padded(rows, self._scoring.pad_id)
-        lengths = torch.tensor([[float(row.answer)] for row in rows])
-        share = {
-            "dapo": torch.full_like(lengths, 1 / everything),
-            "grpo": 1 / (lengths * self._answers),
-            "dr_grpo": torch.full_like(lengths, 1 / (self._answers * self._settings.max_tokens)),
-        }[self._settings.loss]
-        batch |= {"better": better, "share": share * weight}
+        marked = batch["labels"][:, 1:] != IGNORED
+        written = torch.tensor([each for answer in part for each in answer.logprobs])
+        batch |= {
+            "better": torch.tensor([each.better for each in part]),
+            "share": torch.tensor([[each.share] for each in part]) * marked,
+            "written": torch.zeros(marked.shape).masked_scatter(marked, written),
+        }
         if self._reference is not None:
             batch["reference"] = self._reference.tokens(
                 rows, reference=True, temperature=self.temperature
@@ -239,17 +257,17 @@ class _Grpo:
         return batch
 
     def loss(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Σ share · (−A·π/π_old + β·KL) over the answers' tokens."""
+        """Σ share · (−A·π/π_old · π/π_engine + β·KL) over the answers' tokens."""
         costs = policy_gradient(logps, batch["better"])
-        answers = batch["labels"][:, 1:] >= 0
+        learnt = batch["share"] > 0
+        if self.temperature == 1:  # the engine tells log-probabilities before temperature
+            costs = costs * drift(logps, batch["written"])
+            self._gaps.append((logps.detach() - batch["written"]).abs()[learnt].cpu())
         if self._reference is not None:
             apart = divergence(logps, batch["reference"])
             costs = costs + self._settings.beta * apart
-            self._divergence.append(apart.detach()[answers & (batch["share"] > 0)].cpu())
-        if batch["engine"] and self.temperature == 1:
-            held = torch.tensor([each for row in batch["engine"] for each in row])
-            self._gaps.append((logps.detach()[answers].cpu() - held).abs())
-        loss: torch.Tensor = (costs * batch["share"] * answers).sum()
+            self._divergence.append(apart.detach()[learnt].cpu())
+        loss: torch.Tensor = (costs * batch["share"]).sum()
         return loss
 
     def _describe(
