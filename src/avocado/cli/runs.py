@@ -93,6 +93,10 @@ def show(out: Output, name: str, key: str, plot: Path | None) -> None:
     ]
     if run.checkpoint:
         lines.append(f"made {short(run.checkpoint)}")
+    if run.plan is not None:
+        from avocado.train.budget import compared
+
+        lines += compared(run.plan["planned"], run.plan["actual"])
     if run.state == "interrupted":
         lines.append(f"it can go on from step {run.resumable_from}: avocado train … --resume")
     out.result({**run.to_json(), "metrics": list(run.metrics)}, *lines)

@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING, Final
 from avocado.cli.data import freeze_corpus, place_base, recipe_base
 from avocado.cli.distilling import gather_corpus, place_teacher
 from avocado.cli.output import Output
+from avocado.cli.planning import (
+    Measure,
+    hold_budget,
+    plan_recipe,
+    plan_stage,
+    settle,
+    settled_lines,
+)
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.train.team import ALONE, Team
@@ -25,6 +33,7 @@ from avocado.workspace import Artifact, Staging, Workspace
 
 if TYPE_CHECKING:
     from avocado.train.base import Base
+    from avocado.train.plan import Plan
     from avocado.train.recipe import Recipe
     from avocado.train.run import Finished, Progress, Start
     from avocado.train.run_folder import RunFolder
@@ -75,6 +84,12 @@ def train_recipe(
     base = team.once(lambda: place_base(workspace, found))
     ground = Ground(out, workspace, path, found, base, team, report_to, save_every)
     stages = recipe.expanded()
+    plans: dict[str, Plan] = {}
+    if recipe.budget is not None:
+        total = plan_recipe(workspace, recipe, path, found, Measure(), team)
+        out.say("\n".join(total.lines()))
+        team.together(lambda: hold_budget(total, recipe))
+        plans = {plan.name: plan for plan in total.plans}
     checkpoint: Artifact | None = None
     done = 0
     for stage in stages:
@@ -90,7 +105,7 @@ def train_recipe(
             out.say(f"was finished before: {short(checkpoint.id)}")
             continue
         how = "auto" if again and len(stages) > 1 else start
-        checkpoint = _train_stage(ground, stage, before, how, corpus)
+        checkpoint = _train_stage(ground, stage, before, how, corpus, plans.get(stage.name))
     if done == len(stages):
         raise Refused("every stage of this recipe is finished: there is nothing to resume")
     assert checkpoint is not None
@@ -112,7 +127,12 @@ def _finished(ground: Ground, stage: Recipe, before: Artifact | None) -> Artifac
 
 
 def _train_stage(
-    ground: Ground, stage: Recipe, before: Artifact | None, start: Start, corpus: Artifact | None
+    ground: Ground,
+    stage: Recipe,
+    before: Artifact | None,
+    start: Start,
+    corpus: Artifact | None,
+    planned: Plan | None,
 ) -> Artifact:
     frozen = ground.team.once(lambda: corpus or _corpus(ground, stage))
     parents = {"base": ground.base.id, "corpus": frozen.id}
@@ -136,11 +156,16 @@ def _train_stage(
         def keep() -> Artifact:
             if before is not None:
                 _fold(folder, base)
-            note = dict(finished.note)
+            plan = planned or plan_stage(
+                ground.workspace, stage, ground.path, base, frozen, Measure(probe=0)
+            )
+            note = {**finished.note, "plan": settle(stage, plan, finished, run_folder)}
             if stage.evaluation is not None:
                 note["evaluation"] = str((ground.path.parent / stage.evaluation).resolve())
             kept = stagings[0].keep("checkpoint", finished.checkpoint.facts(), parents, note)
             run_folder.record(kept.id)
+            for line in settled_lines(note["plan"]):
+                ground.out.say(line)
             return kept
 
         return ground.team.once(keep)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
-from avocado.cli.data import freeze_corpus, place_base, recipe_base
+from avocado.cli.data import place_base, recipe_base
 from avocado.cli.output import Output, Silent, with_output
+from avocado.cli.planning import Measure, hold_budget, plan_recipe
 from avocado.cli.stages import train_recipe
 from avocado.lineage import short
 from avocado.terms.money import Money
@@ -127,45 +128,48 @@ def train(
 @click.argument("recipe", type=EXISTING)
 @click.option(
     "--probe",
-    type=click.IntRange(0, 100),
-    default=0,
+    type=click.IntRange(0, 1000),
     metavar="STEPS",
-    help="Time so many real steps on this machine.",
+    help="Time so many real steps on this machine; 0: none. Else 20, where it has a GPU or the "
+    "base at most 100M parameters.",
 )
 @click.option(
     "--tokens-per-second",
     type=click.FloatRange(0, min_open=True),
     help="Believe this speed instead of measuring it.",
 )
-@click.option("--price-per-hour", type=Amount(), help="Of the machine: adds the cost.")
+@click.option(
+    "--price-per-hour", type=Amount(), help="Of one machine: adds the cost. Else [budget]'s."
+)
 @with_output
 def plan(
     out: Output,
     recipe: Path,
-    probe: int,
+    probe: int | None,
     tokens_per_second: float | None,
     price_per_hour: Money | None,
 ) -> None:
-    """Say what RECIPE will take in tokens, FLOPs, memory, time and money. Nothing is trained.
+    """Say what RECIPE will take in tokens, FLOPs, memory, time and money, each stage and all.
 
-    Its data is checked and frozen, so that tokens are counted from the very rows of the run.
+    Its data is checked and frozen, so that tokens are counted from the very rows of the run; some
+    real steps are timed and thrown away. Exit code 1 where the high end is over [budget].
     """
-    from avocado.train.plan import plan as make_plan
     from avocado.train.recipe import load
 
-    if price_per_hour is not None and not (probe or tokens_per_second):
+    if price_per_hour is not None and probe == 0 and not tokens_per_second:
         raise click.UsageError("--price-per-hour needs a time: --probe or --tokens-per-second")
     workspace = workspace_here()
     loaded = load(recipe)
     base = recipe_base(loaded, recipe)
     place_base(workspace, base)
-    corpus = freeze_corpus(workspace, loaded, recipe, base)
-    planned = make_plan(
-        loaded,
-        base=base.folder,
-        corpus=corpus.files,
-        probe_steps=probe,
-        tokens_per_second=tokens_per_second,
-        price_per_hour=price_per_hour,
-    )
-    out.result(planned.to_json(), *planned.lines())
+    price = price_per_hour
+    if price is not None and loaded.budget is not None:
+        price = Money(price.nanos, loaded.budget.currency)
+    total = plan_recipe(workspace, loaded, recipe, base, Measure(probe, tokens_per_second, price))
+    if loaded.budget is None:
+        out.result(total.to_json(), *total.lines())
+        return
+    if not out.json:
+        out.result(None, *total.lines())
+    hold_budget(total, loaded)
+    out.result(total.to_json(), "this is within the budget")

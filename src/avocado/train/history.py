@@ -31,6 +31,8 @@ class RunRecord:
     resumable_from: int | None
     changed: float
     """When a step was last logged, in seconds since 1970."""
+    plan: Mapping[str, Any] | None = None
+    """``planned`` and ``actual``, of a finished run."""
 
     @property
     def steps(self) -> int:
@@ -56,6 +58,7 @@ class RunRecord:
             "checkpoint": self.checkpoint,
             "resumable_from": self.resumable_from,
             "changed": self.changed,
+            "plan": self.plan,
             "recipe": dict(self.recipe),
         }
 
@@ -71,6 +74,7 @@ def read_run(folder: Path) -> RunRecord:
         described = run.described()
         metrics = tuple(run.metrics())
         changed = run.changed()
+        plan = run.plan()
     except (OSError, ValueError) as error:
         raise Refused(f"there is no run in {folder}, or it is damaged: {error}") from error
     checkpoint, point = run.checkpoint(), run.interrupted()
@@ -83,7 +87,7 @@ def read_run(folder: Path) -> RunRecord:
         state = "interrupted"
     resumable = point.step if point is not None else None
     return RunRecord(
-        folder.name, state, described["recipe"], metrics, checkpoint, resumable, changed
+        folder.name, state, described["recipe"], metrics, checkpoint, resumable, changed, plan
     )
 
 

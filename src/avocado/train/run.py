@@ -6,6 +6,7 @@ own folder. Knows nothing of ids or of where artifacts are kept.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +109,7 @@ def run(
         "identity": dict(identity),
         "template_sha256": template.sha256,
         "versions": versions(),
+        "code": code(recipe),
     }
     from avocado.train import weights
     from avocado.train.trackers import Trackers
@@ -159,6 +161,19 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("accelerate", "peft", "torch", "transformers", "trl")}
+
+
+def code(recipe: Recipe) -> dict[str, str]:
+    """Hashes of our own code whose change could change what a run of ``recipe`` learns."""
+    ours = Path(__file__).parents[1]
+    parts = {"train": "train/*.py", "data.chat": "data/chat.py"}
+    if recipe.method in ("grpo", "distillation"):
+        parts["engine"] = "engine/*.py"
+    found = {}
+    for name, pattern in parts.items():
+        text = b"\0".join(path.read_bytes() for path in sorted(ours.glob(pattern)))
+        found[name] = hashlib.sha256(text).hexdigest()
+    return found
 
 
 class _Reporter:

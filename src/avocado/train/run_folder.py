@@ -2,7 +2,8 @@
 
 ``run.json`` says what is trained on what, ``metrics.jsonl`` has a line for each optimizer step, and
 ``checkpoint-N`` is the last complete training checkpoint, present while the run is unfinished.
-``checkpoint`` names the artifact that came of it.
+``checkpoint`` names the artifact that came of it, ``plan.json`` holds what the run was planned to
+take and what it took.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from avocado.train.recipe import differences
 _RUN: Final = "run.json"
 _METRICS: Final = "metrics.jsonl"
 _MADE: Final = "checkpoint"
+_PLAN: Final = "plan.json"
 _CHECKPOINT: Final = "checkpoint-"
 
 
@@ -165,6 +167,22 @@ class RunFolder:
     def _lock(self) -> Path:
         """Beside the folder, which a new run clears."""
         return self.path.with_name(f".{self.path.name}.lock")
+
+    def keep_plan(self, planned: Mapping[str, Json], taken: Mapping[str, Json]) -> None:
+        """Notes what the run was planned to take and what it took."""
+        _write(self.path / _PLAN, json.dumps({"planned": planned, "actual": taken}, indent=1))
+
+    def plan(self) -> dict[str, Any] | None:
+        """``planned`` and ``actual``, as :meth:`keep_plan` was told, or None.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            kept: dict[str, Any] = json.loads((self.path / _PLAN).read_bytes())
+        except FileNotFoundError:
+            return None
+        return kept
 
     def record(self, checkpoint: str) -> None:
         """Notes the id of the checkpoint that the run has made."""
