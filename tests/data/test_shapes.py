@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avocado.data import shapes
@@ -16,6 +17,7 @@ from avocado.data.preference import Label, Preference
 from avocado.data.problem import Problem
 from avocado.data.record import LEARNT_BY, Record, RecordType
 from avocado.data.rejection import InvalidRow
+from avocado.lineage import canonical
 
 Turns = list[dict[str, Any]]
 
@@ -275,3 +277,58 @@ def test_a_group_is_a_column_or_metadata(row: Any, column: str | None, group: st
 def test_a_group_that_is_asked_for_must_be_there() -> None:
     with pytest.raises(InvalidRow, match="it has no column 'customer' to be grouped by"):
         read({"text": "a"}, group="customer")
+
+
+COLUMNS = sorted({column for shape in shapes.SHAPES for column in shape.columns} | shapes.ORIGIN)
+KEYS = "role content from value type text tool_calls function name arguments weight group".split()
+WORDS = [*"system user assistant tool human gpt function_call observation text image_url".split()]
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(0, 1)
+    | st.floats()
+    | st.sampled_from(["", "a", *WORDS]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+calls = st.fixed_dictionaries(
+    {"type": st.just("function")},
+    optional={
+        "function": st.fixed_dictionaries(
+            {"name": st.sampled_from(["f", "g"])}, optional={"arguments": anything}
+        ),
+        "id": anything,
+    },
+)
+said = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "system"])},
+        optional={
+            "content": st.text(min_size=1) | st.lists(st.fixed_dictionaries({"type": anything})),
+            "tool_calls": st.lists(calls, max_size=2),
+            "weight": anything,
+            "name": anything,
+        },
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=300)
+@given(row=st.dictionaries(st.sampled_from(COLUMNS), anything | said, max_size=5))
+def test_any_row_is_a_record_or_a_reason(row: dict[str, Any]) -> None:
+    for kind in {None, *LEARNT_BY.values()}:
+        columns = shapes.columns(row)
+        shape = shapes.detect(columns, kind)
+        if shape is None:
+            continue
+        for each in shape.readers:
+            with contextlib.suppress(InvalidRow):
+                found = shapes.parse(columns, shape, each, shapes.Origin("a", 1))
+                assert len(found.sha256) == 64
+                assert canonical(found.to_json())

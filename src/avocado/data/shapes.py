@@ -19,7 +19,6 @@ from avocado.data.problem import Problem
 from avocado.data.provenance import UNDETERMINED, UNKNOWN
 from avocado.data.record import Record, RecordType
 from avocado.data.rejection import InvalidRow
-from avocado.lineage import canonical
 
 Reader = Callable[[Row], Mapping[str, Any]]
 
@@ -98,22 +97,15 @@ def _reference(row: Row) -> str | None:
     value = row.get("reference", row.get("answer"))
     if value is None or isinstance(value, str):
         return value
-    return _json(value, "the reference").decode()
+    return turns.json_form(value, "the reference").decode()
 
 
 def _fields(row: Row, used: frozenset[str]) -> dict[str, Any]:
     """What else the row says, for rewards. ``source`` and the like are its provenance."""
     left = {key: row[key] for key in sorted(row.keys() - used - (ORIGIN - {"id", "metadata"}))}
     for key, value in left.items():
-        _json(value, f"the column {key!r}")
+        turns.json_form(value, f"the column {key!r}")
     return left
-
-
-def _json(value: Any, what: str) -> bytes:
-    try:
-        return canonical(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRow(f"{what} has no form in JSON: {error}") from error
 
 
 def _text(row: Row) -> Mapping[str, Any]:

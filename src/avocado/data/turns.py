@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from avocado.data.rejection import BROKEN_ORDER, EMPTY_TURN, InvalidRow
+from avocado.lineage import canonical
 
 Turn = Mapping[str, Any]
 
@@ -75,7 +76,7 @@ def _content(content: Any, where: str) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in MEDIA:
+        if isinstance(kind, str) and kind in MEDIA:
             raise InvalidRow(f"{where}: a part of type {kind!r} is no text: only text is learnt")
         if kind != "text" or not isinstance(part.get("text"), str):
             raise InvalidRow(f"{where}: a part of type {kind!r} is not supported, only text is")
@@ -97,6 +98,7 @@ def _calls(value: Turn, where: str) -> list[dict[str, Any]]:
             raise InvalidRow(f"{where}: a tool call needs function.name and function.arguments")
         if not isinstance(function.get("arguments"), str | dict):
             raise InvalidRow(f"{where}: function.arguments must be JSON text or an object")
+    json_form(calls, f"{where}: tool_calls")
     return calls
 
 
@@ -121,7 +123,20 @@ def tools(value: Any) -> tuple[Mapping[str, Any], ...]:
         for tool in value
     ):
         raise InvalidRow('tools must be a list of {"type": "function", "function": {"name": …}}')
+    json_form(value, "tools")
     return tuple(value)
+
+
+def json_form(value: Any, what: str) -> bytes:
+    """``value`` in canonical JSON; a table's cell may hold what JSON has no word for.
+
+    Raises:
+        InvalidRow: it has no such form, as bytes and NaN have none; ``what`` is what it is called.
+    """
+    try:
+        return canonical(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRow(f"{what} has no form in JSON: {error}") from error
 
 
 def check_conversation(turns: Sequence[Turn]) -> None:
