@@ -145,9 +145,15 @@ def test_a_folder_is_read_by_name_and_namesakes_are_told_apart(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(GOOD))
     (tmp_path / "notes.txt").write_text("no data")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
     found = find([Source(tmp_path)])
     assert [file.name for file in found.files] == ["a.jsonl", "b/x.jsonl", "c/x.jsonl"]
-    assert found.left_out == ("notes.txt: no data format",)
+    assert found.left_out == (
+        "gone.jsonl: a link to a folder or to nothing",
+        "loop: a link to a folder or to nothing",
+        "notes.txt: no data format",
+    )
     assert names(tmp_path / "b/x.jsonl", tmp_path / "c/x.jsonl") == ["x.jsonl", "x.jsonl (2)"]
 
 

@@ -146,8 +146,10 @@ def _folder(source: Source, folder: Path) -> tuple[list[SourceFile], list[str]]:
     splits: dict[str, str] = {}
     for name, path in _walk(folder):
         split = _split(name, source.split)
-        if path.is_dir():
+        if hugging_face.is_saved(path):
             read.append(_saved(source, path, name))
+        elif not path.is_file():
+            others.append(f"{name}: a link to a folder or to nothing")
         elif not _format(path) or path.name in _NO_DATA:
             others.append(f"{name}: no data format")
         elif split not in (None, source.split):
@@ -174,7 +176,7 @@ def _walk(folder: Path) -> list[tuple[str, Path]]:
                 continue
             if path.is_dir() and not path.is_symlink() and not hugging_face.is_saved(path):
                 waiting.append(path)
-            elif path.is_file() or hugging_face.is_saved(path):
+            else:
                 found.append((name, path))
     return sorted(found)
 
