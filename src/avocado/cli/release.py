@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
+from avocado.cli.components import ground_of, of_checkpoint
 from avocado.cli.evaluate import scorecards_of
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.release.gate import Rules
 from avocado.release.offer import Offer
-from avocado.terms.licence import Component, judge
+from avocado.terms.licence import judge
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Artifact, Workspace
@@ -38,24 +39,6 @@ class Request:
     rules: Rules
     scorecard: str | None = None
     folder: Path | None = None
-
-
-def components(base: Artifact, corpora: Sequence[Artifact]) -> list[Component]:
-    """Everything that a checkpoint is made of, with its licence. Tokenizer and chat template come
-    with the base, under its licence."""
-    facts = base.manifest.facts
-    name, licence, text = facts["name"], facts["licence"], facts["licence_sha256"]
-    data = {
-        (", ".join(sorted(corpus.manifest.facts["sources"])) or "training data", licence): None
-        for corpus in corpora
-        for licence in sorted(corpus.manifest.facts["licences"])
-    }
-    return [
-        Component("base", name, licence, text),
-        Component("tokenizer", name, licence, text),
-        Component("chat template", name, licence, text),
-        *(Component("data", sources, each) for sources, each in data),
-    ]
 
 
 def pick_scorecard(
@@ -99,7 +82,8 @@ def make_release(
     for artifact in (base, *corpora, *checkpoints):
         if changed := store.changed_files(artifact):
             raise Refused(*(f"{short(artifact.id)}: {name} was changed" for name in changed))
-    verdict = judge(components(base, corpora), ask.purpose)
+    parts = of_checkpoint(workspace, checkpoint)
+    verdict = judge(parts, ask.purpose, ground_of(workspace, ask.name))
     card = pick_scorecard(workspace, checkpoint, ask.scorecard)
     overall, languages = read_groups(card)
     decision = gate.decide(overall, languages, verdict, ask.rules)
@@ -135,6 +119,7 @@ def make_release(
             "template_sha256": checkpoint.manifest.facts["template_sha256"],
             "merge_difference": None if difference is None else float(f"{difference:.3g}"),
             "gate": gate.decision_facts(decision, overall, verdict, ask.rules),
+            "attestations": [each.cited() for each in verdict.cited],
         }
         release = staging.keep("release", facts, parents)
     return release, make_offer(workspace, release, ask)

@@ -6,7 +6,6 @@ safetensors that are what they say, and nothing that runs. Knows nothing about t
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any, Final
 
 from avocado.errors import Refused
 from avocado.intake.folder import check_folder
-from avocado.lineage import digest_folder
-from avocado.terms.licence import UNKNOWN, licence_of_checkpoint, licence_of_text
+from avocado.lineage import digest_file, digest_folder
+from avocado.terms.licence_facts import licence_of_files
 
 SEEDLING: Final = "seedling"
 
@@ -104,20 +103,17 @@ def _fetch(name: str) -> tuple[Path, str]:
 def _facts(
     name: str, revision: str | None, folder: Path, config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    texts = sorted(folder.glob("LICENSE*"))
-    text = texts[0].read_text("utf-8", errors="replace") if texts else None
+    paths = [path for path in sorted(folder.glob("LICEN[CS]E*")) if path.is_file()]
+    texts = {path.name: path.read_text("utf-8", errors="replace") for path in paths}
     repository = name.partition("@")[0]
-    if text is not None:
-        licence = licence_of_text(text) or UNKNOWN
-    else:
-        licence = licence_of_checkpoint(repository) or UNKNOWN
+    licence = licence_of_files(texts, repository if revision else None)
     return {
         "name": repository,
         "revision": revision,
         "architecture": (config.get("architectures") or ["unknown"])[0],
         "dtype": config.get("dtype") or config.get("torch_dtype") or "float32",
         "licence": licence,
-        "licence_sha256": hashlib.sha256(texts[0].read_bytes()).hexdigest() if texts else None,
+        "licence_sha256": digest_file(paths[0]) if paths else None,
         "licence_declared": _declared(folder),
     }
 
