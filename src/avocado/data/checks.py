@@ -34,7 +34,7 @@ OVER_LENGTH: Final = "over length"
 NOT_RENDERED: Final = "not renderable"
 
 BLOCK_ROWS: Final = 512
-BLOCK_CHARACTERS: Final = 16 * 1024 * 1024
+BLOCK_CHARACTERS: Final = 2 * 1024 * 1024
 """Rows that are looked at together, to tell template text from text: at most both of these."""
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -90,7 +90,7 @@ class Checker:
     """Checks one stream of rows for one model. Use it once: it remembers what it has seen.
 
     ``evaluation`` holds the items that must not be in the data, as questions or as the messages of
-    each. Memory: about 200 bytes a row, 1.5 KB more where near duplicates are looked for.
+    each. Memory: about 200 bytes a row, 1.6 KB more of each that is new.
     """
 
     template: ChatTemplate
