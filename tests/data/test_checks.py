@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from avocado.cli.data import rules_of
 from avocado.data import contamination, corpus, duplicates, secrets
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.data.checks import (
@@ -32,6 +33,8 @@ from avocado.data.problem import Problem
 from avocado.data.record import Record
 from avocado.data.rejection import Rejection
 from avocado.data.report import Histogram
+from avocado.errors import Refused
+from avocado.train.recipe import parse
 
 WORDS = [f"w{number}" for number in range(1_000)]
 
@@ -343,3 +346,28 @@ def test_the_page_on_checks_says_what_the_code_does() -> None:
     assert f"{contamination.SHARE:.0%} of the runs" in text
     assert f"word {duplicates.SIZE}-grams" in text
     assert (contamination.TEMPLATE_ROWS, duplicates.COMMON_ROWS) == (10, 10)
+
+
+def test_a_recipes_checks_decide_what_is_frozen(seedling: ChatTemplate, tmp_path: Path) -> None:
+    recipe = parse(
+        'name = "r"\nbase = "seedling"\ndata = ["a.jsonl"]\n'
+        "[training]\nlearning_rate = 1e-3\nbatch = 4\nepochs = 1\nmax_length = 99\n"
+        'over_length = "drop"\n'
+        '[checks]\nnear_duplicates = "keep"\nlikeness = 0.7\ncontaminated = "drop"\n'
+        'invalid = "drop"\nmask = ["personal"]\n'
+    )
+    rules = rules_of(recipe)
+    assert rules == Rules(99, "drop", "drop", "drop", "keep", 0.7, ("personal",))
+    rows = [talk("Who is ann@firma.de?", "Ann").to_json(), {"messages": []}]
+    path = tmp_path / "a.jsonl"
+    kept = [{key: row[key] for key in row if key == "messages"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+    (tmp_path / "corpus").mkdir()
+    frozen = corpus.freeze([path], seedling, rules, tmp_path / "corpus")
+    assert frozen.facts["mask"] == list(secrets.PERSONAL)
+    assert frozen.facts["personal"] == {"email": 1}
+    (row,) = corpus.read(tmp_path / "corpus")
+    assert row.user_texts == ("Who is [EMAIL]?",)
+    wrong = 'name = "r"\nbase = "b"\ndata = ["a"]\n[checks]\nmask = ["names"]\n'
+    with pytest.raises(Refused, match="mask"):
+        parse(f"{wrong}[training]\nlearning_rate = 1e-3\nbatch = 4\nepochs = 1\n")
