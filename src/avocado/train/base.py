@@ -37,7 +37,7 @@ WANTED: Final = (
 )
 """What is fetched from a hub: weights as safetensors, the tokenizer, the licence, the card."""
 
-_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
