@@ -186,3 +186,15 @@ def test_texts_and_repository_hold_together_and_a_tag_counts_for_nothing() -> No
     assert licence_of_files({"LICENSE": APACHE}, "Qwen/Qwen2.5-3B") == f"Apache-2.0 AND {research}"
     assert licence_of_files({"LICENSE": "mine"}, "Qwen/Qwen3-8B") == "unknown AND Apache-2.0"
     assert licence_of_files({"LICENSE": MIT, "LICENSE-2": "x"}, None) == "MIT AND unknown"
+
+
+def test_the_document_says_what_the_facts_say() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "licences.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "<https://" in line]
+    assert len(rows) == len(licences())
+    for row, licence in zip(rows, licences().values(), strict=True):
+        name = licence.id.removeprefix("LicenseRef-")
+        answers = f"{licence.sale} | {licence.publication} | {licence.teaching}"
+        assert row.startswith(f"| {name} | {answers} | ")
+        assert row.endswith(f" | <{licence.source}> |")
+        assert licence.name_prefix in row
