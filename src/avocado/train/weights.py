@@ -186,6 +186,10 @@ def save(
     if adapted:
         path = folder / "adapter_config.json"
         settings = {**json.loads(path.read_bytes()), "base_model_name_or_path": base_name}
+        # PEFT keeps names in sets, whose order is another in each process.
+        for key, value in settings.items():
+            if isinstance(value, list) and all(isinstance(each, str) for each in value):
+                settings[key] = sorted(value)
         path.write_text(json.dumps(settings, indent=1, sort_keys=True), "utf-8")
     for extra in ("README.md", "config.json", "generation_config.json"):
         (folder / extra).unlink(missing_ok=True)  # the base's own are what goes with the weights
