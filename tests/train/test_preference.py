@@ -458,6 +458,25 @@ def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     assert 0 < whole.checkpoint.trained_tokens < whole.checkpoint.tokens
 
 
+@pytest.mark.parametrize("top", ["", LORA.replace(", dropout = 0.1", "")])
+def test_gradient_checkpointing_changes_nothing(
+    top: str,
+    base: Path,
+    pairs_folder: Path,
+    template: ChatTemplate,
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+) -> None:
+    told = []
+    for checkpointed in (False, True):
+        recipe = make_recipe(f'method = "dpo"\n{top}', steps=3, gradient_checkpointing=checkpointed)
+        assembly, logged = assembled(recipe, base, pairs_folder, template, tmp_path / "run")
+        assembly.trainer.train()
+        assert assembly.model.is_gradient_checkpointing == checkpointed
+        told.append([(each["loss"], each["grad_norm"]) for each in logged])
+    assert told[0] == told[1]
+
+
 def test_scoring_in_parts_with_checkpointing_is_the_same(
     base: Path, template: ChatTemplate, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 
 from avocado.data import corpus as corpora
@@ -201,17 +202,17 @@ class _Labels:
         self._reference[used] = scoring.answers(
             [answers[row] for row in used], reference=True, micro=self._micro
         )
-        mismatched = [each for step in self.order for each in self._mismatched(step)]
-        self._mismatches = scoring.answers(mismatched, reference=True, micro=self._micro).view(
-            self.steps, training.batch
-        )
+        self._mismatches = [
+            scoring.answers(self._mismatched(step), reference=True, micro=self._micro)
+            for step in self.order
+        ]
         self._baseline = 0.0
         self._said: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _mismatched(self, step: Sequence[int]) -> list[Answered]:
         rows = [self._rows[row] for row in step]
         return [
-            policy.answered(row.ids[: row.start].tolist(), other.ids[other.start :].tolist())
+            Answered(np.concatenate((row.ids[: row.start], other.ids[other.start :])), row.start)
             for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True)
         ]
 

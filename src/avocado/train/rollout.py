@@ -102,10 +102,12 @@ class _Recorded(Running):
 
 def _servable(model: Any) -> Any:
     """What the engine may run. Adapters are folded into a copy of a small model, which its fast
-    path can run; a large one is run as it is, without a second copy in memory."""
+    path can run; a large or a quantised one is run as it is, without a second copy in memory and
+    without rounding its weights anew."""
     if not hasattr(model, "peft_config"):
         return model
-    if model.num_parameters() >= SMALL:
+    quantised = getattr(model.get_base_model(), "hf_quantizer", None) is not None
+    if quantised or model.num_parameters() >= SMALL:
         return model
     return copy.deepcopy(model).merge_and_unload()
 
