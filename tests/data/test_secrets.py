@@ -23,8 +23,14 @@ def drawn(length: int) -> str:
 
 
 PEM = "-----BEGIN {0}PRIVATE KEY-----\nMIIEow\nIBAAK\n-----END {0}PRIVATE KEY-----"
+ENCRYPTED = PEM.format("EC ").replace("MIIEow", "Proc-Type: 4,ENCRYPTED\n\nMIIEow")
 FOUND = {
-    "private_key": [PEM.format(""), PEM.format("RSA "), "-----BEGIN OPENSSH PRIVATE KEY-----"],
+    "private_key": [
+        PEM.format(""),
+        PEM.format("RSA "),
+        ENCRYPTED,
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+    ],
     "api_key": [
         f"sk-{drawn(48)}",
         f"sk-proj-{drawn(40)}",

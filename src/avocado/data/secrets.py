@@ -166,7 +166,7 @@ _IBAN_LENGTHS: Final = {
 _PATTERNS: Final[Mapping[str, re.Pattern[str]]] = {
     "private_key": re.compile(
         r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:[\s\S]{0,20000}?-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
+        r"(?:(?:(?!-----)[\s\S]){0,20000}-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
     ),
     "api_key": re.compile(
         r"(?<![\w-])(?:"
