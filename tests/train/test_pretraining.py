@@ -86,7 +86,7 @@ def test_a_run_learns_raw_text(
         save_every=0,
         progress=lambda step: losses.append(step.loss),
     )
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert done.checkpoint.method == "pretraining"
     assert done.checkpoint.trained_tokens == done.checkpoint.tokens - 12 * 8, "all but first tokens"
 
