@@ -15,9 +15,10 @@ from aiohttp import web
 
 from avocado.data.problem import Problem
 from avocado.errors import Refused
+from avocado.rewards import Reward
 from avocado.terms.money import Money
 from avocado.train.gathering import Journal, choose, gather, summary, wanted
-from avocado.train.methods import Distillation, Judge, Reward, Teacher
+from avocado.train.methods import Distillation, Judge, Teacher
 from avocado.train.teachers import split_reasoning
 
 Reply = Callable[[dict[str, Any]], dict[str, Any] | int]

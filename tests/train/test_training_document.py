@@ -9,7 +9,8 @@ from typing import get_args
 import msgspec
 import pytest
 
-from avocado.train.methods import Dpo, Grpo, Kto, Method, Reward
+from avocado.rewards import Reward
+from avocado.train.methods import Dpo, Grpo, Kto, Method
 from avocado.train.recipe import parse
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")

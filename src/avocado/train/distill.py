@@ -22,10 +22,11 @@ from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.data.problem import Problem
 from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
+from avocado.rewards import Reward
 from avocado.train import policy, weights
 from avocado.train.assembly import Assembly, Work
 from avocado.train.losses import between
-from avocado.train.methods import Distillation, Grpo, Reward
+from avocado.train.methods import Distillation, Grpo
 from avocado.train.policy import Batch, PolicyTrainer
 from avocado.train.recipe import Training
 from avocado.train.reinforce import Asked, render

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
+from avocado import rewards
 from avocado.data.problem import Problem
 from avocado.errors import Refused
 from avocado.lineage import canonical, digest
 from avocado.terms.money import Money
-from avocado.train import rewards
 from avocado.train.methods import Distillation, Teacher
 from avocado.train.teachers import (
     Answer,

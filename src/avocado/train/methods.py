@@ -6,10 +6,12 @@ named, unless a comment says why not.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+
+from avocado.rewards import Reward
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -55,28 +57,6 @@ class Kto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beta: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.1
     desirable_weight: Weight = 1.0
     undesirable_weight: Weight = 1.0
-
-
-class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[[…rewards]]``: how an answer is judged, from 0 to 1. ``weight`` is its part of the total,
-    which is the weighted mean of all. Thinking is never judged.
-
-    ``exact``: equal to the row's ``reference``; ``json_schema``: JSON that fits ``schema``;
-    ``regex``: the whole answer matches ``pattern``; ``function``: what ``function``
-    (``"module:name"``) returns for ``(answer, reference, row)``, row being the row's own fields.
-    """
-
-    kind: Literal["exact", "json_schema", "regex", "function"]
-    weight: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
-    pattern: str | None = None
-    schema: dict[str, Any] | None = None
-    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
-
-    def __post_init__(self) -> None:
-        needed = {"json_schema": "schema", "regex": "pattern", "function": "function"}
-        for kind, key in needed.items():
-            if (self.kind == kind) != (getattr(self, key) is not None):
-                raise ValueError(f'{key} belongs to a reward of kind = "{kind}", which needs it')
 
 
 class Grpo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,13 +21,13 @@ from avocado.data.problem import Problem
 from avocado.engine.reply import Thinking, thinking_after
 from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
+from avocado.rewards import Scored, Scorer
 from avocado.train import policy
 from avocado.train.assembly import Assembly, Work
 from avocado.train.losses import advantages, divergence, drift, policy_gradient
 from avocado.train.methods import Grpo
 from avocado.train.policy import Answered, Batch, Scoring
 from avocado.train.recipe import Training
-from avocado.train.rewards import Scored, Scorer
 from avocado.train.rollout import Rollout, rollouts
 from avocado.train.run_folder import RunFolder
 

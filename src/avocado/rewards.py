@@ -1,7 +1,7 @@
 """Rewards: how good an answer is, from 0 to 1, by rules that can be checked.
 
-Reinforcement judges the model's own answers by them, distillation its teachers'. The same answer
-always gets the same reward. Knows no model, no prompt and no token.
+Reinforcement judges the model's own answers by them, distillation its teachers', and an evaluation
+may. The same answer always gets the same reward. Knows no model, no prompt and no token.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from avocado.errors import Refused
-from avocado.train.methods import Reward
 
 SECONDS: Final = 2.0
 """What matching one answer against one pattern may take. A pattern that takes longer backtracks
@@ -30,6 +30,29 @@ SHOWN: Final = 80
 """Characters of an answer that an error quotes."""
 
 THOUGHT: Final = "</think>"
+
+
+class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[…rewards]]``: how an answer is judged, from 0 to 1. ``weight`` is its part of the total,
+    which is the weighted mean of all. Thinking is never judged.
+
+    ``exact``: equal to the row's ``reference``; ``json_schema``: JSON that fits ``schema``;
+    ``regex``: the whole answer matches ``pattern``; ``function``: what ``function``
+    (``"module:name"``) returns for ``(answer, reference, row)``, row being the row's own fields.
+    """
+
+    kind: Literal["exact", "json_schema", "regex", "function"]
+    weight: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
+    pattern: str | None = None
+    schema: dict[str, Any] | None = None
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+
+    def __post_init__(self) -> None:
+        needed = {"json_schema": "schema", "regex": "pattern", "function": "function"}
+        for kind, key in needed.items():
+            if (self.kind == kind) != (getattr(self, key) is not None):
+                raise ValueError(f'{key} belongs to a reward of kind = "{kind}", which needs it')
+
 
 Judge = Callable[[str, str | None, Mapping[str, Any]], float]
 """``(answer, reference, fields)`` to a number from 0 to 1."""

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avocado.errors import Refused
-from avocado.train.methods import Reward
-from avocado.train.rewards import Scorer, score, spoken
+from avocado.rewards import Reward, Scorer, score, spoken
 
 EXACT = Reward(kind="exact")
 AMOUNT = {
@@ -93,7 +92,7 @@ def test_regex_matches_the_whole_answer() -> None:
 def test_a_pattern_that_never_ends_is_stopped(
     reward: Reward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("avocado.train.rewards.SECONDS", 0.2)
+    monkeypatch.setattr("avocado.rewards.SECONDS", 0.2)
     answer = "a" * 60 + "?"
     answer = f'"{answer}"' if reward.schema else answer
     began = time.monotonic()
