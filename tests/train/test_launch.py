@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,6 +72,35 @@ def test_slurm_and_skypilot_ask_for_the_recipes_machines() -> None:
     sky = yaml.safe_load(made("skypilot").text)
     assert (sky["name"], sky["num_nodes"]) == ("my-run-v1", 2)
     assert sky["resources"]["accelerators"] == "H100:8"
+
+
+def test_skypilot_keeps_runs_where_every_machine_sees_them() -> None:
+    """Keys as SkyPilot's YAML reference has them; a cached bucket serves one machine only."""
+    known = {"name", "num_nodes", "resources", "workdir", "setup", "run"}
+    several = yaml.safe_load(made("skypilot").text)
+    assert several.keys() == known | {"volumes"}
+    assert several["volumes"] == {"/avocado": "avocado-my-run-v1"}
+    one = yaml.safe_load(made("skypilot", "r.toml", RECIPE.replace("nodes = 2, ", "")).text)
+    assert one.keys() == known | {"file_mounts"}
+    assert one["file_mounts"]["/avocado"] == {"name": "avocado-my-run-v1", "mode": "MOUNT_CACHED"}
+
+
+def test_skypilot_puts_the_state_in_place_of_what_the_workspace_brought(tmp_path: Path) -> None:
+    state, workspace = tmp_path / "kept", tmp_path / "workspace"
+    (workspace / ".avocado" / "runs").mkdir(parents=True)
+    line = yaml.safe_load(made("skypilot").text)["run"].splitlines()[0]
+    line = line.replace("/avocado/state", str(state))
+    for _ in range(2):
+        subprocess.run(["bash", "-c", line], cwd=workspace, check=True)
+    assert (workspace / ".avocado").readlink() == state
+    assert not list(state.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_shellcheck_finds_nothing(launcher: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(made(launcher).text)
+    subprocess.run(["shellcheck", tmp_path / "run.sh"], check=True)
 
 
 def test_the_shell_script_really_starts_torchrun(tmp_path: Path) -> None:

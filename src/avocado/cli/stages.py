@@ -80,7 +80,7 @@ def train_recipe(
     Raises:
         Refused: as ``train.run.run`` says, and where there is nothing to resume.
     """
-    found = team.once(lambda: recipe_base(recipe, path))
+    found = team.together(lambda: recipe_base(recipe, path))  # each machine has its own copies
     base = team.once(lambda: place_base(workspace, found))
     ground = Ground(out, workspace, path, found, base, team, report_to, save_every)
     stages = recipe.expanded()

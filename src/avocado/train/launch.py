@@ -78,6 +78,7 @@ set -euo pipefail
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR
 # In quotes: SLURM_NODEID is each node's own, so it is read there, not here.
+# shellcheck disable=SC2016
 exec srun bash -c {start}
 """
     return LaunchFile(file, text, f"sbatch {file}")
@@ -86,6 +87,20 @@ exec srun bash -c {start}
 def _skypilot(name: str, command: str, nodes: int, gpus: int) -> LaunchFile:
     file = f"{name}.sky.yaml"
     cloud = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    # Runs append to files and rename folders, which a bucket can do only behind a cache; and what
+    # one machine has cached another does not see.
+    kept = f"""# What must outlive a spot machine: runs and checkpoints.
+file_mounts:
+  /avocado:
+    name: avocado-{cloud}
+    mode: MOUNT_CACHED
+"""
+    if nodes > 1:
+        kept = f"""# Runs and checkpoints: a file system that all machines see and that outlives them.
+# Make it first, with many writers (ReadWriteMany): sky volumes apply
+volumes:
+  /avocado: avocado-{cloud}
+"""
     text = f"""# Change accelerators to what you want to rent. The workspace goes along.
 name: {cloud}
 num_nodes: {nodes}
@@ -94,15 +109,10 @@ resources:
   use_spot: true
   job_recovery: failover
 workdir: .
-file_mounts:
-  # What must outlive a spot machine: runs and checkpoints.
-  /avocado:
-    name: avocado-{cloud}
-    mode: MOUNT
-setup: |
+{kept}setup: |
   {INSTALL}
 run: |
-  mkdir -p /avocado/state && ln -sfn /avocado/state .avocado
+  mkdir -p /avocado/state && rm -rf .avocado && ln -s /avocado/state .avocado
   torchrun --nnodes "$SKYPILOT_NUM_NODES" --node-rank "$SKYPILOT_NODE_RANK" \\
     --master-addr "$(echo "$SKYPILOT_NODE_IPS" | head -n 1)" --master-port {PORT} \\
     --nproc-per-node "$SKYPILOT_NUM_GPUS_PER_NODE" -m avocado {command}
