@@ -65,6 +65,18 @@ def test_a_base_is_explained_with_its_clause_source_and_what_must_be_shown(
     assert avocado(shop, "licence", "explain", "seedling", "--purpose", "sale").code == 0
 
 
+def test_fault_39_a_known_repository_is_explained_without_fetching_it(
+    shop: Path, avocado: Avocado
+) -> None:
+    for name in ("Qwen/Qwen2.5-3B", "Qwen/Qwen3.8-Flash-Next"):
+        ran = avocado(shop, "licence", "explain", name, "--purpose", "sale", "--json")
+        assert ran.code == 1
+        value: Any = ran.json
+        assert len(value["sale"]["reasons"]) == 1
+        assert f"huggingface.co/{name}/blob/main/LICENSE" in value["sale"]["reasons"][0]
+    assert avocado(shop, "licence", "explain", "Qwen/Qwen3-8B", "--purpose", "sale").code == 0
+
+
 def test_unknown_data_is_refused_until_it_is_attested(frozen: Path, avocado: Avocado) -> None:
     corpus = corpus_of(frozen)
     before = avocado(frozen, "licence", "explain", corpus, "--purpose", "sale")
@@ -172,6 +184,7 @@ def test_wrong_usage(shop: Path, avocado: Avocado, words: tuple[str, ...]) -> No
     ("target", "said"),
     [
         ("no-such-thing", "there is no base"),
+        ("owner/model", "there is no base"),
         ("checkpoint-00", "no artifact"),
         ("suite-00", "no artifact"),
         ("../elsewhere", "there is no base"),

@@ -6,12 +6,16 @@ import io
 import json
 import os
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avocado.errors import Refused
 from avocado.intake import document, folder, weights
@@ -289,3 +293,20 @@ def test_empty_tensors_and_scalars_are_tensors(tmp_path: Path) -> None:
     }
     write_tensors(tmp_path / "x.safetensors", value)
     assert weights.read_header(tmp_path / "x.safetensors").shapes == {"none": (0, 4), "one": ()}
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_spoilt_byte_is_refused_or_harmless_and_never_an_error(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch)
+        write_tensors(model / "model.safetensors", entries())
+        (model / "config.json").write_text(json.dumps(CONFIG))
+        index(model, dict.fromkeys(SHAPES, "model.safetensors"))
+        path = data.draw(st.sampled_from(sorted(model.iterdir())))
+        spoilt = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(spoilt[: data.draw(st.integers(0, len(spoilt)))])
+        with suppress(Refused):
+            folder.check_folder(model)

@@ -189,15 +189,13 @@ def _named(workspace: Workspace, text: str) -> Component:
 
 def _unrecorded(text: str, known: Sequence[Component]) -> list[Component]:
     """A base that nobody has used here yet."""
-    try:
-        return found_base(text)
-    except Refused as refusal:
-        names = ", ".join(sorted({each.name for each in known})) or "none yet"
-        raise Refused(
-            f"no base, data source or teacher of this workspace is called {text!r} (there are: "
-            f"{names}); data gets known with: avocado data freeze",
-            *(reason for reason in refusal.reasons if "there is no base" not in reason),
-        ) from None
+    if found := found_base(text):
+        return found
+    names = ", ".join(sorted({each.name for each in known})) or "none yet"
+    raise Refused(
+        f"no base, data source or teacher of this workspace is called {text!r} (there are: "
+        f"{names}); data and bases get known with: avocado data freeze"
+    )
 
 
 def _strictest(found: Sequence[Component]) -> Component:

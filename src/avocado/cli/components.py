@@ -143,12 +143,32 @@ def parts_of(workspace: Workspace | None, target: str) -> tuple[Sequence[Compone
         if kind == "base":
             return list(of_base(found.manifest.facts, found.manifest.files)), None
         raise Refused(f"a {kind} has no licence of its own: give a checkpoint, release or base")
-    return found_base(target), None
+    return found_base(target) or _by_name(workspace, target), None
 
 
 def found_base(target: str) -> list[Component]:
-    """A base that nobody has recorded here yet: seedling, a folder or a hub id."""
-    from avocado.train.base import resolve
+    """A base that nobody has recorded here yet: seedling or a folder; else nothing. What is at a
+    hub is not fetched for the sake of its licence."""
+    from avocado.train.base import SEEDLING, resolve
 
+    if target != SEEDLING and not Path(target).is_dir():
+        return []
     base = resolve(target, Path.cwd())
     return list(of_base(base.facts, base.files()))
+
+
+def _by_name(workspace: Workspace | None, target: str) -> list[Component]:
+    """What is recorded here under that name, or else what is known of the repository."""
+    known = known_components(workspace) if workspace else []
+    if found := [each for each in known if each.name == target]:
+        return found
+    name, _, revision = target.partition("@")
+    licence = licence_of_checkpoint(name)
+    if licence is None:
+        raise Refused(
+            f"there is no base {target!r}, and nothing of that name is recorded here or known: "
+            "give an id, seedling, the folder of a downloaded model, or a repository that avocado "
+            "licence list names"
+        )
+    roles = ("base", "tokenizer", "chat template")
+    return [Component(role, name, licence, None, revision) for role in roles]

@@ -1,4 +1,4 @@
-"""The child process that tries chat templates: ``python -m avocado.intake.rendering``.
+"""The child process that tries chat templates: run as a file, it imports nothing of ours.
 
 Reads ``{"templates": [[name, text] …], "output", "seconds", "memory"}`` from standard input, bounds
 itself, renders, and prints ``{"refused": reason or null}``. The environment is the one in which

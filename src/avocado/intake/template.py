@@ -34,6 +34,7 @@ MEMORY: Final = 1024**3
 """Bytes of address space of the child, interpreter included."""
 
 _MAX_JSON: Final = 128 * 1024 * 1024
+_CHILD: Final = Path(__file__).with_name("rendering.py")
 
 
 def check_templates(folder: Path) -> None:
@@ -93,7 +94,7 @@ def _tried(found: tuple[tuple[str, str], ...]) -> str | None:
     where = found[0][0] if len(found) == 1 else "one of " + ", ".join(name for name, _ in found)
     try:
         child = subprocess.run(
-            [sys.executable, "-I", "-m", "avocado.intake.rendering"],
+            [sys.executable, "-I", str(_CHILD)],
             input=json.dumps(ask).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

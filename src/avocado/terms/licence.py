@@ -8,7 +8,7 @@ legal advice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -98,7 +98,7 @@ def judge(components: Iterable[Component], purpose: Purpose, ground: Ground = NO
     findings = tuple(_find(part, purpose, ground) for part in components)
     return Verdict(
         purpose,
-        tuple(dict.fromkeys(reason for each in findings for reason in each.reasons)),
+        tuple(dict.fromkeys(reason for each in _told(findings) for reason in each.reasons)),
         tuple(
             dict.fromkeys(
                 f"{each.component.name}: {notice}" for each in findings for notice in each.notices
@@ -107,6 +107,17 @@ def judge(components: Iterable[Component], purpose: Purpose, ground: Ground = NO
         tuple(each.component for each in findings),
         findings,
     )
+
+
+def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings whose reasons are worth telling: a tokenizer that came with a base, under the same
+    licence, has nothing to add."""
+    told: set[tuple[str, str, str]] = set()
+    for each in findings:
+        thing = (each.component.name, each.component.scope, each.component.licence)
+        if each.component.role not in ("tokenizer", "chat template") or thing not in told:
+            yield each
+        told.add(thing)
 
 
 def _find(part: Component, purpose: Purpose, ground: Ground) -> Finding:
