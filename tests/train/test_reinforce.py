@@ -109,6 +109,18 @@ def test_the_engine_holds_the_trainers_probabilities(
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name]), "writing answers changes no weight"
 
+    halved = rollouts(model, template, asked, half=True)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name])
+    rows = [
+        policy.answered(prompt.ids, each.ids)
+        for (prompt, _), each in zip(asked, halved, strict=True)
+    ]
+    batch = policy.padded(rows, template.pad_id)
+    logps = policy.token_logps(model, batch["ids"], batch["labels"])[batch["labels"][:, 1:] >= 0]
+    half = torch.tensor([each for row in halved for each in row.logprobs])
+    assert 1e-5 < (logps - half).abs().mean() < 0.05
+
     model.num_parameters = lambda *_: 10**9  # a large one is run as it is, its adapters beside it
     large = rollouts(model, template, asked)
     assert [each.ids for each in large] == [each.ids for each in found]
@@ -175,7 +187,7 @@ def test_a_step_is_the_policy_gradient(
     was written; the engine is made to tell of another precision than it has."""
     written_down: list[tuple[list[Any], list[Rollout]]] = []
 
-    def watched(model: Any, template: ChatTemplate, asked: Any) -> list[Rollout]:
+    def watched(model: Any, template: ChatTemplate, asked: Any, **how: Any) -> list[Rollout]:
         found = [
             replace(
                 each,
@@ -183,7 +195,7 @@ def test_a_step_is_the_policy_gradient(
                     p - 0.2 + 0.3 * (place % 3) for place, p in enumerate(each.logprobs)
                 ),
             )
-            for each in rollouts(model, template, asked)
+            for each in rollouts(model, template, asked, **how)
         ]
         written_down.append((asked, found))
         return found

@@ -168,6 +168,7 @@ class _Grpo:
             self._scoring.model,
             self._template,
             [(prompt, self._sampling(step, place)) for place, prompt in enumerate(prompts)],
+            half=self._scoring.bf16 and self._scoring.model.device.type == "cuda",
         )
         scored = self._judge(asked, found)
         groups = torch.tensor([each.total for each in scored], dtype=torch.float64)

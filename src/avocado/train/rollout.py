@@ -44,16 +44,21 @@ class Rollout:
 
 
 def rollouts(
-    model: Any, template: ChatTemplate, asked: Sequence[tuple[Prompt, Sampling]]
+    model: Any,
+    template: ChatTemplate,
+    asked: Sequence[tuple[Prompt, Sampling]],
+    *,
+    half: bool = False,
 ) -> list[Rollout]:
     """What ``model`` (of transformers, or PEFT's with adapters) answers to each prompt, in order.
 
-    ``sampling.logprobs`` must be on. The model is left in evaluation mode.
+    ``sampling.logprobs`` must be on. ``half`` writes with a bfloat16 copy of the weights, as a GPU
+    serves them. The model is left in evaluation mode.
 
     Raises:
         Refused: the model failed: its logits are no numbers, or memory ran out.
     """
-    causal = CausalModel(_servable(model))
+    causal = CausalModel(_servable(model, half))
     decoder, _ = decoder_for(causal, min(AT_ONCE, len(asked)), _memory(causal.device))
     failed: list[EngineError] = []
 
@@ -100,16 +105,23 @@ class _Recorded(Running):
         return super().take(token, told)
 
 
-def _servable(model: Any) -> Any:
+def _servable(model: Any, half: bool) -> Any:
     """What the engine may run. Adapters are folded into a copy of a small model, which its fast
     path can run; a large or a quantised one is run as it is, without a second copy in memory and
     without rounding its weights anew."""
     if not hasattr(model, "peft_config"):
-        return model
+        return _copied(model).to(torch.bfloat16) if half else model
     quantised = getattr(model.get_base_model(), "hf_quantizer", None) is not None
     if quantised or model.num_parameters() >= SMALL:
         return model
-    return copy.deepcopy(model).merge_and_unload()
+    merged = _copied(model).merge_and_unload()
+    return merged.to(torch.bfloat16) if half else merged
+
+
+def _copied(model: Any) -> Any:
+    copied = copy.deepcopy(model)
+    copied.__dict__.pop("forward", None)  # a trainer's own, which would run the model copied from
+    return copied
 
 
 def _memory(device: torch.device) -> int:
