@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,6 +91,8 @@ def _inside(name: str, value: Any) -> Iterator[tuple[str, str]]:
 @lru_cache(maxsize=64)
 def _tried(found: tuple[tuple[str, str], ...]) -> str | None:
     """Why these templates may not come in, or None."""
+    if find_spec("jinja2") is None:
+        raise Refused("to try a chat template jinja2 is needed: pip install 'avocado-llm[models]'")
     ask = {"templates": found, "output": MAX_OUTPUT, "seconds": SECONDS, "memory": MEMORY}
     where = found[0][0] if len(found) == 1 else "one of " + ", ".join(name for name, _ in found)
     try:
