@@ -88,6 +88,7 @@ def test_a_run_learns_raw_text(
     )
     assert losses[-1] < 0.7 * losses[0]
     assert done.checkpoint.method == "pretraining"
+    assert done.note["notes"] == list(prepared.notes)
     assert done.checkpoint.trained_tokens == done.checkpoint.tokens - 12 * 8, "all but first tokens"
 
 

@@ -296,5 +296,6 @@ def _note(assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
         "threads": torch.get_num_threads(),
         "memory_peak": memory_peak(),
         "resumed_from_step": first,
+        "notes": list(assembly.notes),
         "versions": versions(),
     }
