@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "List, show and compare training runs."),
     "evaluate": ("evaluate", "Score a checkpoint against its base: makes a scorecard."),
     "licence": ("licence", "What may be sold and published; attest what a person has read."),
+    "gate": ("gate", "Would the gate let a checkpoint out? Releases nothing."),
     "release": ("release", "Let a checkpoint out, paid or open, if the gate approves."),
     "offer": ("offers", "What is sold under which name; swap it while it is served."),
     "serve": ("serve", "Serve the workspace's offers behind an OpenAI-compatible API."),
@@ -44,12 +45,13 @@ VERBS: dict[str, tuple[str, str]] = {
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "trl", "peft", "datasets", "numpy"), "models"),
     **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub", "llguidance"), "models"),
-    **dict.fromkeys(("babel", "openai"), "demo"),
+    "babel": "demo",
     "psycopg": "postgres",
     "aiohttp": "remote",
     "opentelemetry": "telemetry",
-    "pyarrow": "models",
-    **dict.fromkeys(("matplotlib", "plotext"), "models"),
+    **dict.fromkeys(("matplotlib", "plotext", "openai", "pyarrow", "py3langid"), "models"),
+    **dict.fromkeys(("jsonschema", "regex", "rensa"), "models"),
+    "tensorboard": "tracking",
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
 
@@ -102,7 +104,7 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except Refused as refusal:
-        return _refuse(refusal.reasons, "--json" in words)
+        return _refuse(refusal.reasons, "--json" in words, refusal.word)
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
             raise
@@ -113,11 +115,11 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _refuse(reasons: tuple[str, ...], as_json: bool) -> int:
+def _refuse(reasons: tuple[str, ...], as_json: bool, word: str = "refused") -> int:
     if as_json:
-        click.echo(json.dumps({"refused": list(reasons)}, ensure_ascii=False))
+        click.echo(json.dumps({word: list(reasons)}, ensure_ascii=False))
     for reason in reasons:
-        click.echo(f"refused: {reason}", err=True)
+        click.echo(f"{word}: {reason}", err=True)
     return 1
 
 
