@@ -95,12 +95,14 @@ def test_a_budget_changes_nothing_that_is_learnt_and_is_settled(
 
 
 def test_tensorboard_reads_what_was_logged(shop: Path, avocado: Avocado) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+        event_accumulator,
+    )
 
     ran = avocado(shop, "train", "recipe.toml", "--report-to", "tensorboard")
     assert ran.code == 0, ran.err
     folder = shop / ".avocado" / "runs" / "small"
-    events = EventAccumulator(str(folder / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     tags = events.Tags()["scalars"]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from avocado.train.launch import Launcher, LaunchFile, launch_file
 from avocado.train.recipe import parse

@@ -165,14 +165,14 @@ def test_preferences_are_planned_with_their_reference_passes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    where = {"file": "rows.jsonl", "row": 1}
     if method == "dpo":
         pairs = [
-            Preference(prompt(n), said(f"{2 * n}"), said(f"no, {n}"), **where) for n in range(9)
+            Preference(prompt(n), said(f"{2 * n}"), said(f"no, {n}"), file="a", row=n)
+            for n in range(9)
         ]
         folder = kept(tmp_path / "rows", "preferences.jsonl", pairs)
     else:
-        labels = [Label(prompt(n), said(f"{2 * n}"), n % 2 == 0, **where) for n in range(9)]
+        labels = [Label(prompt(n), said(f"{2 * n}"), n % 2 == 0, file="a", row=n) for n in range(9)]
         folder = kept(tmp_path / "rows", "labels.jsonl", labels)
     recipe = make_recipe(f'method = "{method}"\n{top}', batch=4, micro_batch=2, steps=3)
     planned = plan(recipe, base=base, corpus=folder)

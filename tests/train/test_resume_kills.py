@@ -105,6 +105,7 @@ class Shop:
 
 
 MakeShop = Callable[..., Shop]
+ADAPTERS = HEAD + LORA + TRAINING.format(steps=60)
 
 
 @pytest.fixture
@@ -115,9 +116,20 @@ def make_shop(tmp_path: Path, base: Path) -> MakeShop:
     return make
 
 
-@pytest.fixture
-def conversations(tmp_path: Path) -> Path:
-    path = tmp_path / "conversations.jsonl"
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, base: Path, conversations: Path
+) -> list[dict[str, str]]:
+    """The checkpoint of a run of :data:`ADAPTERS` that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "shop"
+    shop = Shop(folder, ADAPTERS.replace("{base}", str(base)), conversations)
+    shop.train()
+    return shop.weights()
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "conversations.jsonl"
     lines = [
         {
             "messages": [
@@ -149,19 +161,26 @@ def pairs(tmp_path: Path) -> Path:
 def killed_and_whole(make_shop: MakeShop, recipe: str, rows: Path, kills: int, total: int) -> None:
     whole = make_shop("whole", recipe, rows)
     whole.train()
+    assert killed(make_shop, recipe, rows, kills, total) == whole.weights()
+
+
+def killed(
+    make_shop: MakeShop, recipe: str, rows: Path, kills: int, total: int
+) -> list[dict[str, str]]:
+    """What comes of a run that was killed so often."""
     shop = make_shop("killed", recipe, rows)
     draw = random.Random(f"{recipe}{kills}")
     stood = [shop.kill(draw, total) for _ in range(kills)]
     assert all(0 < steps < total for steps in stood)
     shop.train("--resume" if stood[-1] > 3 else "--auto-resume")
-    assert shop.weights() == whole.weights() != []
+    assert shop.weights()
+    return shop.weights()
 
 
 def test_fault_42_killed_three_times_ends_with_the_same_weights(
-    make_shop: MakeShop, conversations: Path
+    make_shop: MakeShop, conversations: Path, undisturbed: list[dict[str, str]]
 ) -> None:
-    recipe = HEAD + LORA + TRAINING.format(steps=60)
-    killed_and_whole(make_shop, recipe, conversations, kills=3, total=60)
+    assert killed(make_shop, ADAPTERS, conversations, kills=3, total=60) == undisturbed
 
 
 @pytest.mark.slow
@@ -183,14 +202,11 @@ def test_fault_42_stages_killed_six_times(make_shop: MakeShop, conversations: Pa
 
 
 def test_fault_42_a_full_disk_leaves_the_last_good_training_checkpoint(
-    make_shop: MakeShop, conversations: Path
+    make_shop: MakeShop, conversations: Path, undisturbed: list[dict[str, str]]
 ) -> None:
-    """No file of the running process may grow beyond what the model takes: its optimizer's state,
-    twice as large, cannot be written any more."""
-    recipe = HEAD + TRAINING.format(steps=60)
-    whole = make_shop("whole", recipe, conversations)
-    whole.train()
-    shop = make_shop("full", recipe, conversations)
+    """From the first training checkpoint on, no file of the running process may grow to half of
+    what the optimizer's state takes."""
+    shop = make_shop("full", ADAPTERS, conversations)
     run = shop.folder / ".avocado" / "runs" / "small"
     process = shop.start()
     while process.poll() is None and not list(run.glob("checkpoint-*")):
@@ -206,7 +222,7 @@ def test_fault_42_a_full_disk_leaves_the_last_good_training_checkpoint(
     (kept,) = run.glob("checkpoint-*")
     assert (kept / "optimizer.pt").stat().st_size > limit
     shop.train("--resume")
-    assert shop.weights() == whole.weights()
+    assert shop.weights() == undisturbed
 
 
 def test_fault_43_data_recipe_or_code_that_changed_is_named(

@@ -151,14 +151,14 @@ def _train_stage(
             return held.enter_context(_weights(ground, before)), stagings[0].folder
 
         base, folder = ground.team.once(prepare)
+        plan = planned or ground.team.once(
+            lambda: plan_stage(ground.workspace, stage, ground.path, base, frozen, Measure(probe=0))
+        )
         finished = _run(ground, stage, base, frozen, teacher, parents, start, folder)
 
         def keep() -> Artifact:
             if before is not None:
                 _fold(folder, base)
-            plan = planned or plan_stage(
-                ground.workspace, stage, ground.path, base, frozen, Measure(probe=0)
-            )
             note = {**finished.note, "plan": settle(stage, plan, finished, run_folder)}
             if stage.evaluation is not None:
                 note["evaluation"] = str((ground.path.parent / stage.evaluation).resolve())

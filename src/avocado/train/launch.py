@@ -96,7 +96,7 @@ file_mounts:
     mode: MOUNT_CACHED
 """
     if nodes > 1:
-        kept = f"""# Runs and checkpoints: a file system that all machines see and that outlives them.
+        kept = f"""# Runs and checkpoints: a file system that outlives the machines and all see.
 # Make it first, with many writers (ReadWriteMany): sky volumes apply
 volumes:
   /avocado: avocado-{cloud}
