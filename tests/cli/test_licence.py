@@ -118,10 +118,11 @@ def test_other_data_under_the_same_name_needs_its_own_word(frozen: Path, avocado
 def test_a_changed_log_is_not_believed(frozen: Path, avocado: Avocado) -> None:
     attest = ("licence", "attest", source(frozen).name, "--licence", "CC-BY-NC-4.0", *BY)
     assert avocado(frozen, *attest).code == 0
+    assert "1 attestations are as they were written" in avocado(frozen, "verify").out
     path = frozen / ".avocado" / "attestations.jsonl"
     path.write_text(path.read_text().replace("CC-BY-NC-4.0", "MIT"))
-    for words in (("explain", "seedling"), ("list",), attest[1:]):
-        ran = avocado(frozen, "licence", *words)
+    for words in (("licence", "explain", "seedling"), ("licence", "list"), attest, ("verify",)):
+        ran = avocado(frozen, *words)
         assert ran.code == 1
         assert "attestations.jsonl, line 1 was changed" in ran.err
 

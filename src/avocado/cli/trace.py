@@ -244,13 +244,23 @@ def _altered_policies(workspace: Workspace) -> tuple[list[str], int]:
             return list(refused.reasons), 0
 
 
+def _altered_attestations(workspace: Workspace) -> tuple[list[str], int]:
+    """What is wrong with the log of attestations, and how many it holds."""
+    from avocado.cli.components import log_of
+
+    try:
+        return [], len(log_of(workspace).read())
+    except Refused as refused:
+        return list(refused.reasons), 0
+
+
 @click.command()
 @click.option("--deep", is_flag=True, help="Replay the whole journal and compare every row.")
 @click.option("--ledger", "book", type=EXISTING, help="Prove this ledger, a backup, instead.")
 @with_output
 def verify(out: Output, deep: bool, book: Path | None) -> None:
-    """Prove the ledger's ten invariants, that no stored file was changed, and that policies of keys
-    and customers are what the record of their changes says.
+    """Prove the ledger's ten invariants, that no stored file was changed, that policies of keys
+    and customers are what the record of their changes says, and that no attestation was changed.
 
     Exit code 1 if anything is wrong; the first bad journal entry and every changed file are named.
     """
@@ -258,6 +268,7 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
     checks = _prove(book or workspace.ledger, deep) if book or workspace.has_ledger else []
     wrong, files = ([], 0) if book else _changed_files(workspace.store)
     altered, policies = ([], 0) if book else _altered_policies(workspace)
+    doubtful, attested = ([], 0) if book else _altered_attestations(workspace)
     for check in checks:
         mark = "ok " if check.ok else "BAD"
         where = "" if check.ok else f"; first at entry {check.seq}: {check.detail}"
@@ -267,12 +278,14 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
         out.say(f"{mark}    {files} files of artifacts hash to their manifests")
         mark = "BAD" if altered else "ok "
         out.say(f"{mark}    {policies} changes of policies are as they were written")
+        mark = "BAD" if doubtful else "ok "
+        out.say(f"{mark}    {attested} attestations are as they were written")
     reasons = [
         f"ledger invariant {check.number} is broken: {check.name} ({check.detail})"
         for check in checks
         if not check.ok
     ]
-    reasons += wrong + altered
+    reasons += wrong + altered + doubtful
     if reasons:
         raise Refused(*reasons)
     value = {
@@ -283,6 +296,7 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
         ],
         "files": files,
         "policies": policies,
+        "attestations": attested,
     }
     if out.json:
         out.result(value)
