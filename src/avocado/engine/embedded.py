@@ -19,8 +19,12 @@ What is promised of the text:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+from collections.abc import Callable
+from collections.abc import Sequence as Listing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,17 +32,21 @@ import torch
 
 from avocado.data.chat import Chat, ChatTemplate, Prompt
 from avocado.engine.constraint import Matcher
-from avocado.engine.decoder import Decoder, decoder_for
+from avocado.engine.decoder import BatchDecoder, Decoder, decoder_for
 from avocado.engine.engine import (
     Delta,
     EngineBusy,
     EngineError,
     Grammar,
+    Likelihood,
+    Measured,
     Occupancy,
     PromptTooLong,
     Sampling,
+    Unsupported,
 )
 from avocado.engine.grammar import Grammars, LateMatcher
+from avocado.engine.likelihood import Measuring
 from avocado.engine.logprobs import Spelling
 from avocado.engine.model import CausalModel
 from avocado.engine.scheduler import Scheduler
@@ -65,6 +73,7 @@ class EmbeddedEngine:
         context_length: int,
         max_queue: int = 256,
         threads: int | None = None,
+        measuring: Callable[[Listing[Measured]], Measuring] | None = None,
     ) -> None:
         self.template = template
         self.context_length = context_length
@@ -75,6 +84,9 @@ class EmbeddedEngine:
         self._grammars = Grammars(template.tokenizer, template.stop_ids, vocabulary)
         self._door = threading.Condition()
         self._inbox: list[tuple[Sequence, Stream, asyncio.AbstractEventLoop]] = []
+        self._measuring = measuring
+        self._measured: list[tuple[Measuring, _Waiter]] = []
+        """What is asked about given tokens; the thread computes one pass of the first at a time."""
         self._closing = False
         self._broken: EngineError | None = None
         self._streams: dict[Sequence, tuple[Stream, asyncio.AbstractEventLoop]] = {}
@@ -131,6 +143,7 @@ class EmbeddedEngine:
             context_length=context_length or limit,
             max_queue=max_queue,
             threads=threads,
+            measuring=partial(Measuring, causal, padded=isinstance(decoder, BatchDecoder)),
         )
 
     # The event loop's side.
@@ -200,6 +213,27 @@ class EmbeddedEngine:
             self._door.notify()
         return stream
 
+    async def likelihoods(self, pairs: Listing[Measured]) -> list[Likelihood]:
+        """As :class:`avocado.engine.engine.Scorer` says."""
+        if self._measuring is None:
+            raise Unsupported("logprobs", "this engine does not say how likely given tokens are")
+        for before, asked in pairs:
+            if len(before) + len(asked) > self.context_length:
+                raise PromptTooLong(
+                    f"{len(before)} tokens and {len(asked)} after them exceed the context of "
+                    f"{self.context_length} tokens"
+                )
+            both = (*before, *asked)
+            if not before or not 0 <= min(both) <= max(both) < self._vocabulary:
+                raise ValueError("nothing stands before, or ids that this model does not know")
+        waiter = _Waiter(asyncio.get_running_loop())
+        with self._door:
+            if self._broken is not None or self._closing:
+                raise EngineError(str(self._broken or "the engine is closed"))
+            self._measured.append((self._measuring(pairs), waiter))
+            self._door.notify()
+        return await waiter.future
+
     def _matcher(self, grammar: Grammar | None) -> Matcher | None:
         if grammar is None:
             return None
@@ -232,6 +266,7 @@ class EmbeddedEngine:
                 while self._await_work():
                     self._scheduler.step()
                     self._deliver()
+                    self._measure()
             self._end(EngineError("the engine was closed"))
         except BaseException as error:  # the thread ends: nobody may be left waiting for it
             self._end(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
@@ -241,7 +276,7 @@ class EmbeddedEngine:
     def _await_work(self) -> bool:
         """Takes what came in, waiting if there is nothing to do; False when closing."""
         with self._door:
-            while not (self._inbox or self._closing) and self._scheduler.idle:
+            while not (self._inbox or self._measured or self._closing) and self._scheduler.idle:
                 self._door.wait()
             arrived, self._inbox = self._inbox, []
             for sequence, stream, loop in arrived:
@@ -249,13 +284,34 @@ class EmbeddedEngine:
                 self._scheduler.add(sequence)
             return not self._closing
 
+    def _measure(self) -> None:
+        """One pass of what is asked about given tokens."""
+        if not self._measured:
+            return
+        measuring, waiter = self._measured[0]
+        try:
+            found: list[Likelihood] | EngineError | None = None
+            if not waiter.future.cancelled():
+                found = measuring.advance()
+        except Exception as error:  # whatever a model raises must not end the engine
+            found = EngineError(f"the model failed: {type(error).__name__}: {error}")
+        if found is None and not waiter.future.cancelled():
+            return
+        with self._door:
+            del self._measured[0]
+        if found is not None:
+            waiter.tell(found)
+
     def _end(self, error: EngineError) -> None:
         with self._door:
             self._broken = error
+            measured, self._measured = self._measured, []
             for sequence, stream, loop in self._inbox:
                 self._streams[sequence] = stream, loop
                 self._scheduler.add(sequence)
             self._inbox = []
+        for _, waiter in measured:
+            waiter.tell(EngineError(str(error)))
         self._scheduler.fail_all(error)
         self._deliver()
 
@@ -275,6 +331,27 @@ class EmbeddedEngine:
                 for sequence, (_, owner) in self._streams.items():
                     if owner is loop:
                         sequence.cancelled = True
+
+
+class _Waiter:
+    """Who asked about given tokens, on which event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[list[Likelihood]] = loop.create_future()
+        self._loop = loop
+
+    def tell(self, word: list[Likelihood] | EngineError) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._set, word)
+
+    def _set(self, word: list[Likelihood] | EngineError) -> None:
+        if self.future.done():
+            return
+        if isinstance(word, EngineError):
+            self.future.set_exception(word)
+        else:
+            self.future.set_result(word)
 
 
 def _push(letters: list[tuple[Stream, Signal]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from avocado.data.chat import Chat, Prompt
 from avocado.engine.sampling import Calls, Grammar, Json, JsonSchema, Regex, Sampling
@@ -28,10 +28,13 @@ __all__ = [
     "Grammar",
     "Json",
     "JsonSchema",
+    "Likelihood",
+    "Measured",
     "Occupancy",
     "PromptTooLong",
     "Regex",
     "Sampling",
+    "Scorer",
     "TokenLogprob",
     "Unsupported",
     "UsageRejected",
@@ -166,6 +169,39 @@ class Embedder(Protocol):
         Raises:
             PromptTooLong: an input exceeds ``context_length``.
             EngineBusy: the queue is full.
+        """
+
+
+Measured = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids that stand before, one at least, and those that are asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Of tokens that were given: the log-probability (natural) of each after all before it, and
+    whether each was the likeliest at its place."""
+
+    logprobs: tuple[float, ...]
+    greedy: bool
+
+    @property
+    def total(self) -> float:
+        return sum(self.logprobs)
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What an engine may do beside generating: say how likely given tokens are. The gateway needs
+    none of it; ``isinstance(engine, Scorer)`` tells."""
+
+    async def likelihoods(self, pairs: Sequence[Measured]) -> list[Likelihood]:
+        """In order; by the weights that serve, many in one pass.
+
+        Raises:
+            PromptTooLong: a pair exceeds ``context_length``.
+            Unsupported: the server behind this engine does not tell; the sentence says why.
+            EngineError: the engine failed.
+            ValueError: nothing stands before, or an id that the model does not know.
         """
 
 
