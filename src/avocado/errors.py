@@ -9,3 +9,12 @@ class Refused(Exception):
     def __init__(self, *reasons: str) -> None:
         super().__init__("\n".join(reasons))
         self.reasons = reasons
+
+    word = "refused"
+    """What the command line calls it."""
+
+
+class Undecided(Refused):
+    """Too little is known to say yes or no, so it is not done; the reasons say what would tell."""
+
+    word = "undecided"

@@ -89,6 +89,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    gate: dict[str, Any] | None = None
+    """``[gate]``: what a release has to prove; ``release.rules`` reads it, as strictly."""
 
 
 def read_config(path: Path) -> Config:

@@ -1,127 +1,141 @@
-"""A scorecard is a value: the same results, the same hash; it reads back; its page is safe."""
+"""A scorecard is a value: the same results, the same hash; it reads back; it names its weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import random
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from avocado.evaluate.page import page
-from avocado.evaluate.report import table
 from avocado.evaluate.run import Result
-from avocado.evaluate.scorecard import Scorecard, read_results, write_results
-from avocado.evaluate.suite import Item, Suite, SuiteError
-
-PARENTS = {"checkpoint": "checkpoint-" + "c" * 64, "base": "base-" + "b" * 64}
-EVIL = "</pre><script>alert(1)</script>&\"'<img src=x onerror=alert(1)>"
-
-
-def results(
-    rates: dict[str, tuple[float, float]], n: int = 40, seed: int = 1
-) -> tuple[Suite, list[Result], list[Result]]:
-    """A suite, and results of two models right at given rates per language."""
-    draw = random.Random(seed)
-    items: list[Item] = []
-    base: list[Result] = []
-    other: list[Result] = []
-    for language, pair in rates.items():
-        for k in range(n):
-            item = Item(f"{language}-{k}", language, ({"role": "user", "content": EVIL},), "{}")
-            items.append(item)
-            for side, rate in zip((base, other), pair, strict=True):
-                right = draw.random() < rate
-                text = "{}" if right else EVIL
-                side.append(Result(item.id, language, text, right, "stop", 3))
-    return Suite("dates <b>", tuple(items), "json"), base, other
+from avocado.evaluate.scorecard import Scorecard, model_sha256, read_results, write_results
+from avocado.evaluate.scored import Asked, Scored
+from avocado.evaluate.suite import Suite, SuiteError
+from avocado.evaluate.timing import Timing
+from tests.evaluate.rows import PARENTS, card, result, scored
 
 
-def card(suite: Suite, base: list[Result], other: list[Result]) -> Scorecard:
-    return Scorecard.of(suite, base, other, parents=PARENTS, max_tokens=64)
+def changed(suite: Scored, **facts: object) -> Scored:
+    """``suite`` with another answer of the checkpoint to its first item."""
+    first = suite.rows[0]
+    other = dataclasses.replace(first.other, **facts)  # type: ignore[arg-type]
+    rows = (dataclasses.replace(first, other=other), *suite.rows[1:])
+    return dataclasses.replace(suite, rows=rows)
 
 
 def test_it_counts_per_language_and_overall() -> None:
-    suite, base, other = results({"de": (0.1, 0.9), "zh": (0.5, 0.5)})
-    scorecard = card(suite, base, other)
+    suite = scored({"de": (0.1, 0.9), "zh": (0.5, 0.5)})
+    scorecard = card(suite)
     assert list(scorecard.languages) == ["de", "zh"]
     assert scorecard.overall.n == sum(each.n for each in scorecard.languages.values()) == 80
     assert scorecard.overall.won == sum(each.won for each in scorecard.languages.values())
-    assert scorecard.languages["de"].other == sum(r.correct for r in other if r.language == "de")
+    german = [row.other.score for row in suite.rows if row.other.language == "de"]
+    assert scorecard.languages["de"].other == sum(german)
     assert scorecard.languages["de"].low > 0
 
 
+def test_several_suites_stand_by_name_and_the_target_speaks_for_the_whole() -> None:
+    guard = scored({"en": (0.9, 0.9)}, name="general", role="guard")
+    target = scored({"de": (0.1, 0.9)}, name="dates")
+    scorecard = card(guard, target)
+    assert list(scorecard.suites) == ["general", "dates"]
+    assert scorecard.overall is scorecard.suites["dates"].overall
+    with pytest.raises(SuiteError, match="two suites have one name"):
+        card(target, target)
+    with pytest.raises(SuiteError, match="needs a suite"):
+        card()
+
+
 def test_the_same_results_give_the_same_hash_and_others_another() -> None:
-    suite, base, other = results({"de": (0.1, 0.9)})
-    first = card(suite, base, other)
-    assert card(suite, base, other).sha256 == first.sha256
-    changed = [dataclasses.replace(other[0], text="other"), *other[1:]]
-    assert card(suite, base, changed).sha256 != first.sha256
+    suite = scored({"de": (0.1, 0.9)})
+    first = card(suite)
+    assert card(suite).sha256 == first.sha256
+    assert card(changed(suite, text="other")).sha256 != first.sha256
+    assert card(changed(suite, completion=4)).sha256 != first.sha256
     assert dataclasses.replace(first, parents={}).sha256 != first.sha256
 
 
+def test_a_slower_machine_gives_the_same_scorecard() -> None:
+    suite = scored({"de": (0.1, 0.9)})
+    assert card(changed(suite, seconds=99.0)).sha256 == card(suite).sha256
+
+
 def test_facts_and_results_read_back(tmp_path: Path) -> None:
-    suite, base, other = results({"de": (0.1, 0.9), "en": (0.3, 0.8)})
-    scorecard = card(suite, base, other)
-    facts = json.loads(json.dumps(scorecard.facts()))
+    suites = (
+        scored({"de": (0.1, 0.9), "en": (0.3, 0.8)}, name="dates"),
+        scored({"en": (0.3, 0.8)}, name="general", role="guard"),
+    )
+    scorecard = card(*suites)
+    facts = json.loads(json.dumps(scorecard.facts(), sort_keys=True))  # as a manifest is kept
     again = Scorecard.from_facts(facts, PARENTS)
     assert again.facts() == facts
     assert again.sha256 == scorecard.sha256
-    write_results(tmp_path, base, other)
-    assert read_results(tmp_path) == (tuple(base), tuple(other))
+    assert list(again.suites) == ["dates", "general"]
+    write_results(tmp_path, suites)
+    assert read_results(tmp_path) == suites
 
 
-def test_results_of_other_items_are_refused() -> None:
-    suite, base, other = results({"de": (0.1, 0.9)})
-    with pytest.raises(SuiteError, match="not those of the suite"):
-        card(suite, base, other[1:])
-    with pytest.raises(SuiteError, match="not those of the suite"):
-        card(suite, base, other[::-1])
+def test_scores_between_right_and_wrong_are_means() -> None:
+    rows = [
+        Asked("q", "", result(f"i{k}", "en", 0.25), result(f"i{k}", "en", 0.5 + k % 2 / 4))
+        for k in range(40)
+    ]
+    scorecard = card(Scored("judged", "target", "mean score", "a" * 64, tuple(rows)))
+    assert scorecard.overall.difference == pytest.approx(0.375)
+    assert scorecard.overall.low > 0.3
+    assert scorecard.overall.p < 0.001
 
 
-def test_the_table_has_a_row_a_language_and_says_what_is_undecided() -> None:
-    suite, base, other = results({"de": (0.1, 0.9), "fr": (0.5, 0.5), "es": (0.9, 0.1)})
-    console = Console(width=120, file=io.StringIO())
-    console.print(table(card(suite, base, other)))
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    assert [line.split()[0] for line in lines] == ["language", "de", "fr", "es", "all"]
-    assert [line.split()[-1] for line in lines[1:4]] == ["better", "undecided", "worse"]
+def test_items_of_a_cluster_are_resampled_together() -> None:
+    def rows(clusters: int | None) -> Scored:
+        named = [None if clusters is None else f"c{k % clusters}" for k in range(60)]
+        asked = (
+            Asked(
+                "q",
+                "",
+                result(f"i{k}", "en", 0, cluster=named[k]),
+                result(f"i{k}", "en", k % 6 < 2, cluster=named[k]),
+            )
+            for k in range(60)
+        )
+        return Scored("s", "target", "right answers", "a" * 64, tuple(asked))
+
+    alone, together = card(rows(None)).overall, card(rows(6)).overall
+    assert (alone.clusters, together.clusters) == (60, 6)
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
 
 
-def test_a_language_that_lost_is_named_at_the_top_even_of_a_gain() -> None:
-    suite, base, other = results({"de": (0.1, 0.95), "fr": (0.1, 0.95), "zh": (0.9, 0.2)})
-    html = page(card(suite, base, other), suite, base, other)
-    assert html.index("points better than its base") < html.index("Worse than its base in: zh.")
-    assert "Worse than" not in page(card(suite, base, base), suite, base, base)
+def test_results_of_other_items_are_refused(tmp_path: Path) -> None:
+    row = {"language": "en", "messages": [{"role": "user", "content": "q"}], "answer": "a"}
+    path = tmp_path / "s.jsonl"
+    path.write_text("\n".join(json.dumps({"id": f"i{k}", **row}) for k in range(3)))
+    suite = Suite.read(path)
+    results: list[Result] = [result(f"i{k}", "en", 1) for k in range(3)]
+    assert Scored.of(suite, results, results).rows[2].question == "q"
+    for wrong in (results[1:], results[::-1]):
+        with pytest.raises(SuiteError, match="not those of the suite"):
+            Scored.of(suite, results, wrong)
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+def test_a_scorecard_of_an_older_form_is_refused_in_words() -> None:
+    with pytest.raises(SuiteError, match="older form"):
+        Scorecard.from_facts({"overall": {}}, PARENTS)
 
 
-def test_the_page_is_whole_and_nothing_of_a_model_becomes_markup() -> None:
-    suite, base, other = results({"de": (0.3, 0.8), 'x" onload="y': (0.5, 0.5)})
-    html = page(card(suite, base, other), suite, base, other)
-    parser = Tags()
-    parser.feed(html)
-    names = {tag for tag, _ in parser.tags}
-    assert "script" not in names
-    assert "img" not in names
-    assert not any(key.startswith("on") for _, attributes in parser.tags for key in attributes)
-    assert not re.search(r"(?:src|href)=|url\(|@import", html.replace("src=x", ""))
-    assert "default-src 'none'" in html
-    assert html == page(card(suite, base, other), suite, base, other)
-    lost = sum(a.correct and not b.correct for a, b in zip(base, other, strict=True))
-    assert f"Lost: the base was right, the refined model is not ({lost})" in html
-    assert html.index("Lost:") < html.index("Still wrong") < html.index("Won:")
+def test_weights_are_named_by_what_computes() -> None:
+    files = {"model.safetensors": "1", "config.json": "2", "README.md": "3"}
+    name = model_sha256(files)
+    assert model_sha256({**files, "README.md": "other", "tokenizer_config.json": "4"}) == name
+    assert model_sha256({**files, "config.json": "quantised"}) != name
+    assert model_sha256({**files, "model.safetensors": "merged"}) != name
+
+
+def test_times_are_ranks_that_were_seen() -> None:
+    results = [result(f"i{k}", "en", 1, seconds=k / 10, completion=10) for k in range(1, 101)]
+    timing = Timing.of(results)
+    assert timing is not None
+    assert (timing.p50, timing.p95, timing.answers) == (5.0, 9.5, 100)
+    assert timing.tokens_per_second == pytest.approx(1000 / 505)
+    assert Timing(**timing.to_json()) == dataclasses.replace(timing, tokens_per_second=1.98)
+    assert Timing.of([result("i", "en", 1, seconds=0.0)]) is None

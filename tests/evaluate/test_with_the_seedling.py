@@ -9,7 +9,8 @@ from pathlib import Path
 from avocado.engine.embedded import EmbeddedEngine
 from avocado.evaluate.page import page
 from avocado.evaluate.run import run
-from avocado.evaluate.scorecard import Scorecard
+from avocado.evaluate.scorecard import Measured, Scorecard
+from avocado.evaluate.scored import Scored
 from avocado.evaluate.suite import Item, Suite
 
 SEEDLING = Path(str(files("avocado") / "seedling" / "model"))
@@ -30,9 +31,10 @@ def test_a_score_does_not_depend_on_how_many_questions_run_at_once() -> None:
             assert one == many
             assert all(0 < result.completion <= 24 for result in one)
             assert any(result.text for result in one)
-            card = Scorecard.of(suite, one, many, parents={}, max_tokens=24)
+            scored = [Scored.of(suite, one, many)]
+            card = Scorecard.of(scored, parents={}, measured=Measured("b", "c"), sampling={})
             assert (card.overall.won, card.overall.lost, card.overall.p) == (0, 0, 1.0)
-            assert "undecided" in page(card, suite, one, many)
+            assert "undecided" in page(card, scored)
         finally:
             await engine.close()
 

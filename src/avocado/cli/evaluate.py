@@ -10,6 +10,7 @@ import click
 
 from avocado.cli.arguments import EXISTING, workspace_here
 from avocado.cli.output import Output, Report, with_output
+from avocado.cli.report import report_path, write_report
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.workspace import Artifact, Workspace
@@ -98,8 +99,10 @@ def evaluate_checkpoint(
     out: Output, workspace: Workspace, checkpoint: Artifact, path: Path | None, max_tokens: int
 ) -> tuple[Artifact, Scorecard]:
     """Scores base and checkpoint and keeps the scorecard with its report."""
-    from avocado.evaluate.page import page
-    from avocado.evaluate.scorecard import Scorecard, write_results
+    from avocado.evaluate.scorecard import Measured, Scorecard, model_sha256, write_results
+    from avocado.evaluate.scored import Scored
+    from avocado.evaluate.timing import Timing
+    from avocado.release.merge import is_adapter
 
     store = workspace.store
     base = store.load(checkpoint.manifest.parents["base"])
@@ -113,11 +116,24 @@ def evaluate_checkpoint(
             engine = load_engine(workspace, base, model)
             results.append(asyncio.run(score(engine, suite, max_tokens, report)))
     parents = {"checkpoint": checkpoint.id, "base": base.id, "suite": placed.id}
-    card = Scorecard.of(suite, *results, parents=parents, max_tokens=max_tokens)
+    scored = [Scored.of(suite, *results)]
+    card = Scorecard.of(
+        scored,
+        parents=parents,
+        measured=Measured(
+            model_sha256(base.manifest.files),
+            model_sha256(checkpoint.manifest.files),
+            "adapters" if is_adapter(checkpoint.files) else "whole",
+        ),
+        sampling={"temperature": 0, "max_tokens": max_tokens},
+    )
+    timed = zip(("base", "checkpoint"), map(Timing.of, results), strict=True)
+    timing = {side: each.to_json() for side, each in timed if each is not None}
     with store.stage() as staging:
-        write_results(staging.folder, *results)
-        (staging.folder / "report.html").write_text(page(card, suite, *results), encoding="utf-8")
-        return staging.keep("scorecard", card.facts(), parents), card
+        write_results(staging.folder, scored)
+        kept = staging.keep("scorecard", card.facts(), parents, {"timing": timing})
+    write_report(workspace, kept)
+    return kept, card
 
 
 def scorecards_of(workspace: Workspace, checkpoint: str) -> list[Artifact]:
@@ -126,13 +142,14 @@ def scorecards_of(workspace: Workspace, checkpoint: str) -> list[Artifact]:
     return [card for card in found if card.manifest.parents["checkpoint"] == checkpoint]
 
 
-def show_scorecard(out: Output, artifact: Artifact, card: Scorecard) -> None:
-    from avocado.evaluate.report import table
+def show_scorecard(out: Output, workspace: Workspace, artifact: Artifact, card: Scorecard) -> None:
+    from avocado.evaluate.report import caveat, table
 
     if out.json:
         return
     out.show(table(card))
-    out.say(f"made {short(artifact.id)}; report: {artifact.files / 'report.html'}")
+    out.say(caveat(card))
+    out.say(f"made {short(artifact.id)}; report: {report_path(workspace, artifact)}")
 
 
 @click.command()
@@ -148,7 +165,7 @@ def evaluate(out: Output, checkpoint: str, suite: Path | None, max_tokens: int) 
     workspace = workspace_here()
     found = workspace.store.load(workspace.store.resolve(checkpoint, "checkpoint"))
     artifact, card = evaluate_checkpoint(out, workspace, found, suite, max_tokens)
-    show_scorecard(out, artifact, card)
+    show_scorecard(out, workspace, artifact, card)
     if out.json:
-        report = str(artifact.files / "report.html")
+        report = str(report_path(workspace, artifact))
         out.result({"scorecard": artifact.id, "report": report, **card.facts()})

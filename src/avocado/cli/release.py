@@ -6,25 +6,30 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from avocado.cli.arguments import EXISTING, Amount, workspace_here
-from avocado.cli.components import ground_of, of_checkpoint
-from avocado.cli.evaluate import scorecards_of
+from avocado.cli.gate import (
+    UNASKED,
+    Asked,
+    judged,
+    pick_scorecard,
+    read_evidence,
+    require_approval,
+    require_same_weights,
+    rule_on_report,
+    rules_of,
+    show_evidence,
+)
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.lineage import short
-from avocado.release.gate import Rules
 from avocado.release.offer import Offer
-from avocado.terms.licence import judge
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Artifact, Workspace
-
-if TYPE_CHECKING:
-    from avocado.release.gate import Group
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -36,35 +41,9 @@ class Request:
     name: str
     purpose: Literal["sale", "publication"]
     price: PriceSheet
-    rules: Rules
+    asked: Asked = UNASKED
     scorecard: str | None = None
     folder: Path | None = None
-
-
-def pick_scorecard(
-    workspace: Workspace, checkpoint: Artifact, wanted: str | None
-) -> Artifact | None:
-    """The scorecard that was asked for, or the newest of this checkpoint, if there is one."""
-    cards = scorecards_of(workspace, checkpoint.id)
-    if wanted is None:
-        return cards[-1] if cards else None
-    chosen = workspace.store.resolve(wanted, "scorecard")
-    for card in cards:
-        if card.id == chosen:
-            return card
-    raise Refused(f"{short(chosen)} is not a scorecard of {short(checkpoint.id)}")
-
-
-def read_groups(card: Artifact | None) -> tuple[Group | None, list[Group]]:
-    """The scorecard as the gate reads it: overall, and a group per language."""
-    from avocado.evaluate.scorecard import Scorecard
-    from avocado.release.gate import group
-
-    if card is None:
-        return None, []
-    scorecard = Scorecard.from_facts(card.manifest.facts, card.manifest.parents)
-    languages = [group(name, each) for name, each in scorecard.languages.items()]
-    return group("all", scorecard.overall), languages
 
 
 def make_release(
@@ -82,13 +61,16 @@ def make_release(
     for artifact in (base, *corpora, *checkpoints):
         if changed := store.changed_files(artifact):
             raise Refused(*(f"{short(artifact.id)}: {name} was changed" for name in changed))
-    parts = of_checkpoint(workspace, checkpoint)
-    verdict = judge(parts, ask.purpose, ground_of(workspace, ask.name))
+    verdict = judged(workspace, checkpoint, ask.purpose, ask.name)
     card = pick_scorecard(workspace, checkpoint, ask.scorecard)
-    overall, languages = read_groups(card)
-    decision = gate.decide(overall, languages, verdict, ask.rules)
-    if not decision.approved:
-        raise Refused(*decision.reasons)
+    rules = rules_of(workspace, ask.asked, card)
+    scorecard, evidence = read_evidence(card)
+    decision = gate.decide(evidence, verdict, rules)
+    rule_on_report(workspace, card, decision)
+    require_approval(decision)
+    overall = None if scorecard is None else gate.group("all", scorecard.overall)
+    scored = {} if scorecard is None else scorecard.languages
+    languages = [gate.group(name, each) for name, each in scored.items()]
     parents = {"checkpoint": checkpoint.id}
     if card is not None:
         parents["scorecard"] = card.id
@@ -96,6 +78,7 @@ def make_release(
     base_name = base.manifest.facts["name"]
     with store.stage() as staging:
         difference = write_weights(checkpoint.files, base.files, staging.folder)
+        shipped = require_same_weights(scorecard, staging.folder, difference)
         write_licences(base.files, staging.folder, notice(ask.name, base_name, method))
         text = Card(
             name=ask.name,
@@ -118,7 +101,10 @@ def make_release(
             "name": ask.name,
             "template_sha256": checkpoint.manifest.facts["template_sha256"],
             "merge_difference": None if difference is None else float(f"{difference:.3g}"),
-            "gate": gate.decision_facts(decision, overall, verdict, ask.rules),
+            "weights_sha256": shipped,
+            "gate": gate.decision_facts(
+                decision, None if overall is None else overall.difference, verdict, rules
+            ),
             "attestations": [each.cited() for each in verdict.cited],
         }
         release = staging.keep("release", facts, parents)
@@ -185,8 +171,8 @@ def parse_price(
     return PriceSheet(prompt.nanos, completion.nanos, currency)
 
 
-def _share(value: float) -> float:
-    return value / 100
+def _share(value: float | None) -> float | None:
+    return None if value is None else value / 100
 
 
 @click.command()
@@ -200,17 +186,14 @@ def _share(value: float) -> float:
 @click.option("--scorecard", help="The newest of this checkpoint if left out.")
 @click.option(
     "--min-gain",
-    type=click.FloatRange(0, 100),
-    default=0.0,
-    show_default=True,
-    help="Points that the gain's interval must lie above.",
+    type=click.FloatRange(0, 100, max_open=True),
+    help="Points that the gain's interval must lie above; 0 if left out.",
 )
 @click.option(
     "--max-regression",
-    type=click.FloatRange(0, 100),
-    default=0.0,
-    show_default=True,
-    help="Points that a language may lose.",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    help="Points that a language may lose, and that it loses no more has to be proven. If left "
+    "out, no loss may be seen.",
 )
 @with_output
 def release(
@@ -223,13 +206,14 @@ def release(
     price_output: Money | None,
     folder: Path | None,
     scorecard: str | None,
-    min_gain: float,
-    max_regression: float,
+    min_gain: float | None,
+    max_regression: float | None,
 ) -> None:
     """Let CHECKPOINT out under a public name, if the gate approves.
 
     A paid release needs a scorecard that proves a gain over the base, no language that lost, and
-    licences of base and data that let it be sold. Each reason against it is printed.
+    licences of base and data that let it be sold; [gate] in avocado.toml asks for more. Each reason
+    against it is printed. Undecided: too few items to know; the answer says how many would tell.
     """
     from avocado.release.publish import publish_folder
 
@@ -241,12 +225,13 @@ def release(
         why = "a paid release keeps its weights" if paid else f"{folder} exists"
         raise Refused(f"{why}: --to names a new folder for an open release")
     found = workspace.store.load(workspace.store.resolve(checkpoint, "checkpoint"))
-    rules = Rules(_share(min_gain), _share(max_regression))
-    ask = Request(name, "sale" if paid else "publication", price, rules, scorecard, folder)
+    asked = Asked(_share(min_gain), _share(max_regression))
+    ask = Request(name, "sale" if paid else "publication", price, asked, scorecard, folder)
     released, offer = make_release(workspace, found, ask)
     if folder is not None:
         publish_folder(released.files, folder)
     facts = dict(released.manifest.facts)
+    show_evidence(out, facts["gate"]["findings"])
     lines: Sequence[str] = release_lines(released, offer, facts["gate"])
     out.result(
         {"release": released.id, "offer": offer.id, **facts},

@@ -62,11 +62,14 @@ def describe(manifest: Manifest) -> Iterator[str]:
     elif manifest.kind == "suite":
         yield f"{facts['name']}, {sum(facts['items'].values()):,} items"
     elif manifest.kind == "scorecard":
-        overall = facts["overall"]
-        yield (
-            f"base {overall['base']} of {overall['n']}, refined {overall['other']} right; "
-            f"difference in [{overall['low']:+.1%}, {overall['high']:+.1%}]"
-        )
+        for name, suite in facts["suites"].items():
+            overall = suite["overall"]
+            yield (
+                f"{name}: base {overall['base']:g} of {overall['n']}, refined "
+                f"{overall['other']:g} ({suite['metric']}); difference in "
+                f"[{overall['low']:+.1%}, {overall['high']:+.1%}]"
+            )
+        yield f"measured weights sha256 {facts['measured']['checkpoint']}"
     elif manifest.kind == "release":
         gate = facts["gate"]
         yield f"{facts['name']}: gate approved its {gate['purpose']}"

@@ -25,7 +25,6 @@ from avocado.demo import customer as person
 from avocado.demo.server import running_server
 from avocado.errors import Refused
 from avocado.lineage import short
-from avocado.release.gate import Rules
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Artifact, Workspace
@@ -113,7 +112,7 @@ class Demo:
     def evaluate(self, checkpoint: Artifact) -> None:
         self.title("Evaluate base and checkpoint on the held-out items")
         artifact, card = evaluate_checkpoint(self.out, self.workspace, checkpoint, None, 100)
-        show_scorecard(self.out, artifact, card)
+        show_scorecard(self.out, self.workspace, artifact, card)
         self.made |= {
             "scorecard": artifact.id,
             "scores": {
@@ -124,7 +123,7 @@ class Demo:
 
     def release(self, checkpoint: Artifact) -> None:
         self.title(f"Gate and release it as {MODEL}, paid")
-        ask = Request(MODEL, "sale", PRICE, Rules())
+        ask = Request(MODEL, "sale", PRICE)
         release, offer = make_release(self.workspace, checkpoint, ask)
         self.say(*release_lines(release, offer, release.manifest.facts["gate"]))
         self.made |= {"release": release.id, "offer": offer.id}

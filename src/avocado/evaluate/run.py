@@ -7,8 +7,9 @@ answers are compared with elsewhere: :mod:`avocado.evaluate.compare` does that.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from avocado.data.chat import Chat, Prompt, RenderError
 from avocado.engine.engine import (
@@ -32,14 +33,23 @@ BUSY_PAUSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the model said to one item. ``completion``: its tokens, the stop token included."""
+    """What the model said to one item, and what that is worth.
+
+    ``score`` is 0..1; ``correct`` says the same where an answer is right or wrong, else None. Items
+    of one ``cluster`` are not independent. ``prompt`` and ``completion`` are tokens, the stop token
+    included; ``seconds`` from asking to the last token, which two equal results need not share.
+    """
 
     item: str
     language: str
+    cluster: str | None
+    score: float
+    correct: bool | None
     text: str
-    correct: bool
     reason: FinishReason
+    prompt: int
     completion: int
+    seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -69,14 +79,20 @@ async def run(
         nonlocal done
         for place in places:
             item = suite.items[place]
+            began = time.monotonic()
             text, finish = await _ask(engine, prompts[place], sampling)
+            right = suite.is_right(text, item.answer)
             results[place] = Result(
-                item.id,
-                item.language,
-                text,
-                suite.is_right(text, item.answer),
-                finish.reason,
-                finish.usage.completion,
+                item=item.id,
+                language=item.language,
+                cluster=None,
+                score=float(right),
+                correct=right,
+                text=text,
+                reason=finish.reason,
+                prompt=finish.usage.prompt,
+                completion=finish.usage.completion,
+                seconds=time.monotonic() - began,
             )
             done += 1
             if progress is not None:

@@ -58,6 +58,10 @@ class Suite:
     name: str
     items: tuple[Item, ...]
     comparison: Comparison
+    role: Literal["target", "guard"] = "target"
+    """Where the gain is wanted, or what must not be lost on the way."""
+    metric: str = "right answers"
+    """What a score is."""
 
     @classmethod
     def read(cls, path: Path, comparison: Comparison | None = None) -> Suite:
