@@ -290,6 +290,7 @@ def plan(
         if devices > team.size:
             seconds = (seconds[0] / devices, seconds[1] / (SCALING * devices))
             basis += f"; {devices} devices believed to do {SCALING} to 1 times as much each"
+        seconds = (seconds[0], seconds[1] + measured.warm_up)
     else:
         return planned
     cost = None

@@ -36,13 +36,15 @@ PARTS: Final = 4
 class Probe:
     """What ``steps`` took: ``rates`` in tokens a second and ``seconds`` a step, each from the
     slowest group to the fastest. ``tokens`` passed in a step on average; ``answer`` is how long an
-    answer was on average, where the model wrote any."""
+    answer was on average, where the model wrote any. ``warm_up`` is what the first step took,
+    which is none of them."""
 
     steps: int
     rates: tuple[float, float]
     seconds: tuple[float, float]
     tokens: float
     answer: float | None
+    warm_up: float
 
 
 def at_hand(parameters: int) -> bool:
@@ -87,15 +89,19 @@ def probe(
         run_folder.begin({}, restart=True)
         work = Work(short, base, corpus, template, run_folder, 0, log, team, teacher)
         assembly = team.together(lambda: assemble(work))
+        began = time.perf_counter()
         assembly.trainer.train()
         tokens = [assembly.tokens(step) for step in range(1, steps + 2)]
     del assembly
     _forget()
-    measured = _measured(times, tokens, sum(answers) / len(answers) if answers else None)
+    written = sum(answers) / len(answers) if answers else None
+    measured = _measured(times, tokens, written, times[0] - began)
     return team.once(lambda: measured)
 
 
-def _measured(times: Sequence[float], tokens: Sequence[int], answer: float | None) -> Probe:
+def _measured(
+    times: Sequence[float], tokens: Sequence[int], answer: float | None, warm_up: float
+) -> Probe:
     """``times`` when each step ended and the ``tokens`` by then; the first only marks the start."""
     steps = len(times) - 1
     parts = min(PARTS, steps)
@@ -111,6 +117,7 @@ def _measured(times: Sequence[float], tokens: Sequence[int], answer: float | Non
         (max(seconds), min(seconds)),
         (tokens[-1] - tokens[0]) / steps,
         answer,
+        warm_up,
     )
 
 
