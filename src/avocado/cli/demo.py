@@ -27,7 +27,7 @@ def demo(out: Output, folder: Path | None) -> None:
 
     if missing := _missing():
         raise Refused(
-            f"the demo needs {', '.join(missing)}: pip install 'avocado-llm[models,demo]'"
+            f"the demo needs {', '.join(missing)}: pip install 'avocado-llm[models,demo,release]'"
         )
     where = folder or Path(tempfile.mkdtemp(prefix="avocado-demo-"))
     workspace = Workspace.create(where, "demo")
@@ -41,4 +41,8 @@ def demo(out: Output, folder: Path | None) -> None:
 def _missing() -> list[str]:
     from importlib.util import find_spec
 
-    return [name for name in ("torch", "trl", "babel", "openai") if find_spec(name) is None]
+    return [
+        name
+        for name in ("torch", "trl", "babel", "openai", "model_signing")
+        if find_spec(name) is None
+    ]

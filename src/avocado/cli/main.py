@@ -52,6 +52,7 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "plotext", "openai", "pyarrow", "py3langid"), "models"),
     **dict.fromkeys(("jsonschema", "regex", "rensa"), "models"),
     "tensorboard": "tracking",
+    **dict.fromkeys(("cryptography", "model_signing", "OpenSSL"), "release"),
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
 
