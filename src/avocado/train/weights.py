@@ -204,7 +204,11 @@ def writing(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        # The tokenizers library says what the system told it by a bare Exception.
+        bare = type(error) is Exception and "os error" in str(error)
+        if not (bare or isinstance(error, (OSError, RuntimeError, SafetensorError))):
+            raise
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refused(
             f"{what} cannot be written ({said}): make room, then go on with --resume"
