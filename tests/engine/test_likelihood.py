@@ -93,7 +93,7 @@ def test_nothing_asked_is_certain_and_order_is_kept(tiny: Tiny) -> None:
 
 def test_what_does_not_fit_and_unknown_ids_are_refused(tiny: Tiny) -> None:
     with pytest.raises(PromptTooLong, match="exceed the context of 1024"):
-        on(tiny("qwen3"), [((1,) * 1020, (1,) * 9)])
+        on(tiny("qwen3"), [((1,) * 1020, (1,) * 6)])
     with pytest.raises(ValueError, match="ids that this model does not know"):
         on(tiny("qwen3"), [((1,), (10**6,))])
     with pytest.raises(ValueError, match="nothing stands before"):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from avocado.evaluate.suite import Comparison, Item, Suite, SuiteError
+from avocado.evaluate.graders import Choice, Exact, JsonFields, JsonValue, Judge
+from avocado.evaluate.suite import Suite, SuiteError
 
 ROW: dict[str, Any] = {
     "id": "a",
@@ -29,7 +29,7 @@ def write(tmp_path: Path, *rows: Any) -> Path:
 
 def test_it_reads_items_in_order_and_writes_them_back(tmp_path: Path) -> None:
     suite = Suite.read(write(tmp_path, ROW, {**ROW, "id": "b", "language": "zh"}))
-    assert (suite.name, suite.comparison, suite.languages) == ("dates", "json", ("de", "zh"))
+    assert (suite.name, suite.grade, suite.languages) == ("dates", JsonValue(), ("de", "zh"))
     assert suite.items[0].messages[0]["content"] == "3 € am 1. Mai"
     again = Suite.read(suite.write(tmp_path))
     assert (again, again.sha256) == (suite, suite.sha256)
@@ -75,55 +75,40 @@ def test_an_empty_a_missing_and_a_binary_file_are_refused(tmp_path: Path) -> Non
 
 
 def test_json_is_the_default_only_where_every_answer_is_a_structure(tmp_path: Path) -> None:
-    assert Suite.read(write(tmp_path, ROW, {**ROW, "id": "b", "answer": "7"})).comparison == "exact"
-    assert Suite.read(write(tmp_path, ROW), comparison="exact").comparison == "exact"
+    mixed = Suite.read(write(tmp_path, ROW, {**ROW, "id": "b", "answer": "7"}))
+    assert mixed.grade == Exact()
+    assert Suite.read(write(tmp_path, ROW), Exact()).grade == Exact()
 
 
-def suite(comparison: Comparison) -> Suite:
-    return Suite("s", (Item("a", "en", ({"role": "user", "content": "?"},), "x"),), comparison)
+def test_items_carry_clusters_choices_and_fields(tmp_path: Path) -> None:
+    row = {**ROW, "answer": "b", "choices": ["a", "b"], "cluster": "page 3", "fields": {"k": 1}}
+    suite = Suite.read(write(tmp_path, row), Choice(), role="guard", name="g", max_tokens=9)
+    (item,) = suite.items
+    assert (item.cluster, item.choices, item.fields) == ("page 3", ("a", "b"), {"k": 1})
+    assert (suite.name, suite.role, suite.max_tokens, suite.metric) == ("g", "guard", 9, "acc_norm")
+    assert Suite.read(suite.write(tmp_path), Choice()).items == suite.items
 
 
-@pytest.mark.parametrize(
-    ("output", "answer", "same"),
-    [
-        ('{"b":2,"a":1.0}', '{"a": 1, "b": 2}', True),
-        ('  {"a": 1}\n', '{"a":1}', True),
-        ('{"a": true}', '{"a": 1}', False),
-        ('{"a": "1"}', '{"a": 1}', False),
-        ('{"a": 1} ok', '{"a": 1}', False),
-        ('{"a": 1, "a": 1}', '{"a": 1}', False),
-        ("[1, 2]", "[2, 1]", False),
-        ('{"a": NaN}', '{"a": NaN}', True),  # the same text is right whatever it means
-        ("{'a': 1}", '{"a": 1}', False),
-        ('{"a": 0.1}', '{"a": 0.10000000000000001}', False),
-        ("[" * 100_000, "[]", False),
-        ("1" * 5000, "[]", False),
-        ('{"a": 1e99999999999999999999}', '{"a": 1}', False),
-        ("", "[]", False),
-    ],
-)
-def test_json_compares_values(output: str, answer: str, same: bool) -> None:
-    assert suite("json").is_right(output, answer) is same
-    assert suite("exact").is_right(output, answer) is (output.strip() == answer.strip())
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=8,
-)
-
-
-@given(values, values)
-def test_json_comparison_is_equality_of_values(left: Any, right: Any) -> None:
-    same = json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
-    assert suite("json").is_right(json.dumps(left, indent=2), json.dumps(right)) is same
+def test_a_judge_needs_no_answer_and_other_grades_do(tmp_path: Path) -> None:
+    bare = write(tmp_path, {k: v for k, v in ROW.items() if k != "answer"})
+    assert Suite.read(bare, Judge(url="http://127.0.0.1:1/v1", model="j")).items[0].answer == ""
+    with pytest.raises(SuiteError, match="line 1: no 'answer'"):
+        Suite.read(bare, Exact())
 
 
 def test_the_hash_follows_what_is_asked(tmp_path: Path) -> None:
     first = Suite.read(write(tmp_path, ROW))
-    hashes = {first.sha256, Suite(first.name, first.items, "exact").sha256}
-    for change in ({"id": "z"}, {"language": "en"}, {"answer": "{}"}):
+    hashes = {first.sha256, Suite(first.name, first.items, Exact()).sha256}
+    for change in (
+        {"id": "z"},
+        {"language": "en"},
+        {"answer": "{}"},
+        {"cluster": "c"},
+        {"fields": {"a": 1}},
+    ):
         hashes.add(Suite.read(write(tmp_path, {**ROW, **change})).sha256)
-    assert len(hashes) == 5
-    assert Suite("other name", first.items, "json").sha256 == first.sha256
+    hashes.add(replace(first, max_tokens=7).sha256)
+    hashes.add(replace(first, thinking=True).sha256)
+    hashes.add(replace(first, grade=JsonFields()).sha256)
+    assert len(hashes) == 10
+    assert Suite("other name", first.items, JsonValue(), "guard").sha256 == first.sha256

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from avocado.engine.embedded import EmbeddedEngine
+from avocado.evaluate.graders import JsonValue
 from avocado.evaluate.page import page
 from avocado.evaluate.run import run
 from avocado.evaluate.scorecard import Measured, Scorecard
@@ -25,9 +26,9 @@ def test_a_score_does_not_depend_on_how_many_questions_run_at_once() -> None:
                 Item(f"q{n}", "de", ({"role": "user", "content": f"{text} {n}"},), '{"a": 1}')
                 for n, text in enumerate(QUESTIONS * 4)
             )
-            suite = Suite("seedling", items, "json")
-            one = await run(engine, suite, max_tokens=24, concurrency=1)
-            many = await run(engine, suite, max_tokens=24, concurrency=12)
+            suite = Suite("seedling", items, JsonValue(), max_tokens=24)
+            one = await run(engine, suite, concurrency=1)
+            many = await run(engine, suite, concurrency=12)
             assert one == many
             assert all(0 < result.completion <= 24 for result in one)
             assert any(result.text for result in one)

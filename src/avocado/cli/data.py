@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 
 
 def questions(path: Path | None) -> Sequence[Question]:
-    """Every item of an evaluation file, by its id; none where there is no file."""
+    """Every item of every suite of an evaluation, by its id; none where there is no file."""
     from avocado.data.contamination import Question
-    from avocado.evaluate.suite import Suite, SuiteError
+    from avocado.evaluate.evaluation import Evaluation
+    from avocado.evaluate.suite import SuiteError
 
     if path is None:
         return []
     try:
-        suite = Suite.read(path)
-        return [Question(f"{suite.name} {item.id}", item.messages) for item in suite.items]
+        return [
+            Question(f"{suite.name} {item.id}", item.messages)
+            for suite in Evaluation.read(path).suites()
+            for item in suite.items
+        ]
     except SuiteError as error:
         raise Refused(str(error)) from error
 

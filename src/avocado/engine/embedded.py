@@ -218,7 +218,7 @@ class EmbeddedEngine:
         if self._measuring is None:
             raise Unsupported("logprobs", "this engine does not say how likely given tokens are")
         for before, asked in pairs:
-            if len(before) + len(asked) > self.context_length:
+            if len(before) + len(asked) > self.context_length + 1:  # the last one is not read
                 raise PromptTooLong(
                     f"{len(before)} tokens and {len(asked)} after them exceed the context of "
                     f"{self.context_length} tokens"

@@ -6,29 +6,23 @@ answers are compared with elsewhere: :mod:`avocado.evaluate.compare` does that.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Final
 
 from avocado.data.chat import Chat, Prompt, RenderError
-from avocado.engine.engine import (
-    Delta,
-    Engine,
-    EngineBusy,
-    Finish,
-    FinishReason,
-    Generation,
-    Sampling,
-)
+from avocado.engine.engine import Engine, FinishReason, Sampling
+from avocado.evaluate.asking import Answer, Asker, side_by_side
+from avocado.evaluate.cache import Cache
+from avocado.evaluate.graders import Choice, Judge, Mark
 from avocado.evaluate.suite import Item, Suite, SuiteError
 from avocado.lineage import Json
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all items."""
 
-BUSY_PAUSE = 0.02
-"""Seconds before asking a full engine again."""
+CONCURRENCY: Final = 64
+"""Questions at once; the engine batches them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +45,21 @@ class Result:
     completion: int
     seconds: float = field(default=0.0, compare=False)
 
+    @classmethod
+    def of(cls, item: Item, answer: Answer, mark: Mark) -> Result:
+        return cls(
+            item=item.id,
+            language=item.language,
+            cluster=item.cluster,
+            score=mark.score,
+            correct=mark.correct,
+            text=answer.text,
+            reason=answer.reason,
+            prompt=answer.prompt,
+            completion=answer.completion,
+            seconds=answer.seconds,
+        )
+
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
 
@@ -59,90 +68,63 @@ async def run(
     engine: Engine,
     suite: Suite,
     *,
-    max_tokens: int = 256,
-    concurrency: int = 64,
+    concurrency: int = CONCURRENCY,
     progress: Progress | None = None,
+    cache: Cache | None = None,
 ) -> tuple[Result, ...]:
     """Results in the suite's order. Stops at the first failure and cancels what still runs.
 
+    Where another model is to judge, every answer gets 0.5: :mod:`avocado.evaluate.judge` holds it
+    against the base's.
+
     Raises:
-        SuiteError: an item that the template refuses or that does not fit the context.
+        SuiteError: an item that the template refuses or that does not fit the context, or an engine
+            that cannot do what the suite's grade needs.
+        Refused: a reward cannot judge an answer.
         EngineError: the engine failed.
     """
-    sampling = Sampling(max_tokens, temperature=0)
-    prompts = [_prompt(engine, item, sampling) for item in suite.items]
-    results: list[Result | None] = [None] * len(prompts)
-    places = iter(range(len(prompts)))
-    done = 0
+    asker = Asker(engine, cache)
+    if isinstance(suite.grade, Choice):
+        from avocado.evaluate.choice import choose
 
-    async def work(places: Iterator[int]) -> None:
-        nonlocal done
-        for place in places:
-            item = suite.items[place]
-            began = time.monotonic()
-            text, finish = await _ask(engine, prompts[place], sampling)
-            right = suite.is_right(text, item.answer)
-            results[place] = Result(
-                item=item.id,
-                language=item.language,
-                cluster=None,
-                score=float(right),
-                correct=right,
-                text=text,
-                reason=finish.reason,
-                prompt=finish.usage.prompt,
-                completion=finish.usage.completion,
-                seconds=time.monotonic() - began,
-            )
-            done += 1
-            if progress is not None:
-                progress(done, len(prompts))
+        return await choose(asker, suite, suite.grade, progress)
+    sampling = Sampling(suite.max_tokens, temperature=0)
+    prompts = [prompt_of(engine, suite, item, suite.max_tokens) for item in suite.items]
+    grade = None if isinstance(suite.grade, Judge) else suite.grader
+    results: dict[int, Result] = {}
 
+    async def ask(place: int) -> None:
+        item = suite.items[place]
+        answer = await asker.answer(prompts[place], sampling, question_of(suite, item))
+        mark = Mark(0.5)
+        if grade is not None:
+            mark = grade(answer.said, item.answer, item.language, item.fields)
+        results[place] = Result.of(item, answer, mark)
+        if progress is not None:
+            progress(len(results), len(suite.items))
+
+    await side_by_side(range(len(suite.items)), ask, concurrency)
+    return tuple(results[place] for place in range(len(suite.items)))
+
+
+def question_of(suite: Suite, item: Item) -> Json:
+    """What decides an item's prompt: its language, answer and grade do not."""
+    return {"messages": [dict(each) for each in item.messages], "thinking": suite.thinking}
+
+
+def prompt_of(engine: Engine, suite: Suite, item: Item, room: int) -> Prompt:
+    """The rendered question; ``room`` tokens have to fit behind it.
+
+    Raises:
+        SuiteError: the template refuses it, or it does not fit the context.
+    """
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(prompts))):
-                group.create_task(work(places))
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return tuple(result for result in results if result is not None)
-
-
-def _prompt(engine: Engine, item: Item, sampling: Sampling) -> Prompt:
-    try:
-        prompt = engine.prepare(Chat(item.messages))
+        prompt = engine.prepare(Chat(item.messages, thinking=suite.thinking))
     except RenderError as error:
         raise SuiteError(f"item {item.id!r}: {error}") from error
-    if len(prompt.ids) + sampling.max_tokens > engine.context_length:
+    if len(prompt.ids) + room > engine.context_length:
         raise SuiteError(
-            f"item {item.id!r}: {len(prompt.ids)} prompt tokens and {sampling.max_tokens} to "
+            f"item {item.id!r}: {len(prompt.ids)} prompt tokens and {room} to "
             f"answer exceed the model's context of {engine.context_length} tokens"
         )
     return prompt
-
-
-async def _ask(engine: Engine, prompt: Prompt, sampling: Sampling) -> tuple[str, Finish]:
-    """One answer, waiting while the engine is full."""
-    while True:
-        try:
-            generation = engine.generate(prompt, sampling)
-            break
-        except EngineBusy:
-            await asyncio.sleep(BUSY_PAUSE)
-    try:
-        return await _read(generation)
-    except asyncio.CancelledError:
-        await generation.cancel()
-        raise
-
-
-async def _read(generation: Generation) -> tuple[str, Finish]:
-    pieces: list[str] = []
-    finish: Finish | None = None
-    async for event in generation:
-        if isinstance(event, Delta):
-            pieces.append(event.text)
-        else:
-            finish = event
-    if finish is None:
-        raise RuntimeError("the engine ended a request without saying how")
-    return "".join(pieces), finish

@@ -1,31 +1,43 @@
-"""A suite: questions with the one right answer each, read from JSONL, hashed by content.
+"""A suite: questions in order, how answers are graded, and what it is for; hashed by content.
 
-One row an item: ``{"id": …, "language": …, "messages": […], "answer": …}``. Knows nothing about
-models; :mod:`avocado.evaluate.run` asks the questions.
+Read from JSONL, one row an item: ``{"id": …, "language": …, "messages": […], "answer": …}``. Knows
+nothing about models; :mod:`avocado.evaluate.run` asks the questions.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal
 
+import msgspec
+
+from avocado.errors import Refused
+from avocado.evaluate.graders import (
+    Exact,
+    Grade,
+    Grader,
+    JsonValue,
+    check_answer,
+    grader,
+)
+from avocado.evaluate.json_values import is_structure, refuse_constant, unique
 from avocado.lineage import Json, canonical, digest
 
-Comparison = Literal["exact", "json"]
-"""How an output is held against the answer. Both drop white space at the ends first.
+Role = Literal["target", "guard"]
+"""What a suite is for: the gain that is wanted, or what must not be lost on the way."""
 
-``exact`` is equality of text. ``json`` is also satisfied by the same JSON value written otherwise
-(key order, spaces, ``1.0`` for ``1``); it is the default where every answer is an object or list.
-"""
+MAX_TOKENS: Final = 256
+"""Tokens that an answer may have where nothing says otherwise."""
 
-_KEYS = ("id", "language", "messages", "answer")
-_ROLES = ("system", "user", "assistant", "tool")
+_NEEDED: Final = ("id", "language", "messages")
+_ALLOWED: Final = (*_NEEDED, "answer", "cluster", "choices", "fields")
+_ROLES: Final = ("system", "user", "assistant", "tool")
 
 
 class SuiteError(ValueError):
@@ -34,16 +46,34 @@ class SuiteError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. The messages end where the model has to speak."""
+    """One question. The messages end where the model has to speak.
+
+    Items of one ``cluster`` (a document, a conversation) are not independent of each other.
+    ``answer`` is "" where the grade needs none; ``choices`` and ``fields`` are for grades by choice
+    and by reward functions.
+    """
 
     id: str
     language: str
     messages: tuple[Mapping[str, Any], ...]
     answer: str
+    cluster: str | None = None
+    choices: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
-        messages = [dict(message) for message in self.messages]
-        return dict(zip(_KEYS, (self.id, self.language, messages, self.answer), strict=True))
+        row: dict[str, Json] = {
+            "id": self.id,
+            "language": self.language,
+            "messages": [dict(message) for message in self.messages],
+        }
+        given = {"answer": self.answer, "cluster": self.cluster}
+        row |= {name: value for name, value in given.items() if value}
+        if self.choices:
+            row["choices"] = list(self.choices)
+        if self.fields:
+            row["fields"] = dict(self.fields)
+        return row
 
     @property
     def sha256(self) -> str:
@@ -57,50 +87,57 @@ class Suite:
 
     name: str
     items: tuple[Item, ...]
-    comparison: Comparison
-    role: Literal["target", "guard"] = "target"
-    """Where the gain is wanted, or what must not be lost on the way."""
-    metric: str = "right answers"
-    """What a score is."""
+    grade: Grade
+    role: Role = "target"
+    max_tokens: int = MAX_TOKENS
+    thinking: bool = False
+    """Whether the model is asked to think first; thoughts are never graded."""
 
     @classmethod
-    def read(cls, path: Path, comparison: Comparison | None = None) -> Suite:
-        """Reads JSONL, strictly. The suite's name is the file's.
+    def read(
+        cls,
+        path: Path,
+        grade: Grade | None = None,
+        *,
+        name: str | None = None,
+        role: Role = "target",
+        max_tokens: int = MAX_TOKENS,
+        thinking: bool = False,
+    ) -> Suite:
+        """Reads JSONL, strictly. ``name`` is the file's by default.
+
+        Without a ``grade`` it is ``json`` where every answer is an object or list, else ``exact``.
 
         Raises:
-            SuiteError: no such file, not UTF-8, no items, or a row that is not an item.
+            SuiteError: no such file, not UTF-8, no items, a row that is not an item, or one that
+                the grade cannot be held against.
         """
-        try:
-            lines = path.read_bytes().decode("utf-8-sig").split("\n")
-        except OSError as error:
-            raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            row = error.object[: error.start].count(b"\n") + 1
-            raise SuiteError(f"{path}, line {row}: not UTF-8") from error
-        if lines and not lines[-1].strip():
-            lines.pop()
+        rows = _rows(path)
         items: list[Item] = []
         seen: dict[str, int] = {}
-        for row, line in enumerate(lines, start=1):
+        for number, line in enumerate(rows, start=1):
             try:
                 item = _item(line)
+                if not item.answer and (grade is None or grade.needs_answer):
+                    raise SuiteError("no 'answer'")
                 if item.id in seen:
                     raise SuiteError(f"the id {item.id!r} is that of line {seen[item.id]} too")
-            except SuiteError as error:
-                raise SuiteError(f"{path}, line {row}: {error}") from error
-            seen[item.id] = row
+                if grade is not None or item.choices:
+                    check_answer(grade or Exact(), item.answer, item.choices)
+            except ValueError as error:
+                raise SuiteError(f"{path}, line {number}: {error}") from error
+            seen[item.id] = number
             items.append(item)
         if not items:
             raise SuiteError(f"{path} is empty: a suite needs items")
-        if comparison is None:
-            comparison = "json" if all(_is_structure(item.answer) for item in items) else "exact"
-        if comparison not in get_args(Comparison):
-            raise SuiteError(f"comparison must be exact or json, not {comparison!r}")
-        return cls(path.stem, tuple(items), comparison)
+        if grade is None:
+            grade = JsonValue() if all(is_structure(item.answer) for item in items) else Exact()
+        return cls(name or path.stem, tuple(items), grade, role, max_tokens, thinking)
 
     def write(self, folder: Path) -> Path:
-        """Writes ``<name>.jsonl`` in canonical form; reading it gives this suite back."""
-        path = folder / f"{self.name}.jsonl"
+        """Writes ``<name>.jsonl`` in canonical form; reading it gives the items back."""
+        plain = re.sub(r"[^\w.-]", "_", self.name)
+        path = folder / f"{plain}.jsonl"
         path.write_bytes(b"".join(canonical(item.to_json()) + b"\n" for item in self.items))
         return path
 
@@ -109,45 +146,97 @@ class Suite:
         """In the order in which they first appear."""
         return tuple(dict.fromkeys(item.language for item in self.items))
 
+    @property
+    def metric(self) -> str:
+        """What a score is, in a table's words."""
+        return self.grade.metric
+
     @cached_property
     def sha256(self) -> str:
-        """The hash of all items, in order, and of how answers are compared."""
-        return digest(canonical([self.comparison, *(item.sha256 for item in self.items)]))
+        """The hash of all items, in order, and of how they are asked and graded."""
+        how = [msgspec.to_builtins(self.grade), self.max_tokens, self.thinking]
+        return digest(canonical([how, *(item.sha256 for item in self.items)]))
+
+    @cached_property
+    def grader(self) -> Grader:
+        """Grades by text alone.
+
+        Raises:
+            SuiteError: the grade's settings are wrong, or text alone does not decide.
+        """
+        try:
+            return grader(self.grade)
+        except (ValueError, Refused) as error:
+            raise SuiteError(f"suite {self.name!r}: {error}") from error
+
+    def check(self) -> None:
+        """Whether the grade's settings are right, which is better known before a model is loaded.
+
+        Raises:
+            SuiteError: they are not.
+        """
+        if self.grade.decided_by_text:
+            _ = self.grader
 
     def facts(self) -> dict[str, Json]:
         """What its artifact's manifest says."""
         return {
             "name": self.name,
-            "comparison": self.comparison,
+            "role": self.role,
+            "grade": msgspec.to_builtins(self.grade),
+            "max_tokens": self.max_tokens,
+            "thinking": self.thinking,
             "items": dict(Counter(item.language for item in self.items)),
             "sha256": self.sha256,
         }
 
-    def is_right(self, output: str, answer: str) -> bool:
-        """Whether ``output`` says what ``answer`` says."""
-        output, answer = output.strip(), answer.strip()
-        if output == answer:
-            return True
-        return self.comparison == "json" and _same_json(output, answer)
+
+def _rows(path: Path) -> list[str]:
+    try:
+        rows = path.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        raise SuiteError(f"{path}, line {row}: not UTF-8") from error
+    if rows and not rows[-1].strip():
+        rows.pop()
+    return rows
 
 
 def _item(line: str) -> Item:
     """One row; the error says what is wrong with it."""
     try:
-        row = json.loads(line, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        row = json.loads(line, object_pairs_hook=unique, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise SuiteError("not a JSON object")
-    missing = [key for key in _KEYS if key not in row]
-    unknown = sorted(row.keys() - set(_KEYS))
+    missing = [key for key in _NEEDED if key not in row]
+    unknown = sorted(row.keys() - set(_ALLOWED))
     if missing or unknown:
         wrong = f"no {missing[0]!r}" if missing else f"unknown key {unknown[0]!r}"
-        raise SuiteError(f"{wrong}: an item has {', '.join(_KEYS)}")
-    for key in ("id", "language", "answer"):
-        if not isinstance(row[key], str) or not row[key].strip():
+        raise SuiteError(f"{wrong}: an item has {', '.join(_ALLOWED)}")
+    for key in ("id", "language", "answer", "cluster"):
+        if key in row and (not isinstance(row[key], str) or not row[key].strip()):
             raise SuiteError(f"{key!r} must be text and not empty")
-    messages = row["messages"]
+    choices, fields = row.get("choices", []), row.get("fields", {})
+    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
+        raise SuiteError("'choices' must be a list of texts that are not empty")
+    if not isinstance(fields, dict):
+        raise SuiteError("'fields' must be an object")
+    return Item(
+        row["id"],
+        row["language"],
+        _messages(row["messages"]),
+        row.get("answer", ""),
+        row.get("cluster"),
+        tuple(choices),
+        fields,
+    )
+
+
+def _messages(messages: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(messages, list) or not messages:
         raise SuiteError("'messages' must be a list and not empty")
     for place, message in enumerate(messages, start=1):
@@ -157,58 +246,4 @@ def _item(line: str) -> Item:
             raise SuiteError(f"message {place} needs a content of text")
     if messages[-1]["role"] not in ("user", "tool"):
         raise SuiteError("the last message must be the user's or a tool's: the model answers it")
-    return Item(row["id"], row["language"], tuple(messages), row["answer"])
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON allows a key twice and leaves its meaning open; we don't."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice in an object")
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _value(text: str) -> Json:
-    """A JSON value with exact numbers.
-
-    Raises:
-        ValueError: not JSON, or nested too deeply to be an answer.
-    """
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=Decimal,
-            parse_int=Decimal,
-        )
-    except (RecursionError, ArithmeticError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _is_structure(text: str) -> bool:
-    try:
-        return isinstance(_value(text), dict | list)
-    except ValueError:
-        return False
-
-
-def _same_json(left: str, right: str) -> bool:
-    try:
-        return _equal(_value(left), _value(right))
-    except ValueError:
-        return False
-
-
-def _equal(left: Json, right: Json) -> bool:
-    if type(left) is not type(right):  # Decimal(1) == True in Python
-        return False
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    return bool(left == right)
+    return tuple(messages)
