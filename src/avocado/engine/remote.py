@@ -30,6 +30,8 @@ from avocado.engine.engine import (
     Finish,
     Grammar,
     JsonSchema,
+    Likelihood,
+    Measured,
     Occupancy,
     PromptTooLong,
     Sampling,
@@ -38,6 +40,7 @@ from avocado.engine.engine import (
 )
 from avocado.engine.hearing import Declined, Hearing
 from avocado.engine.logprobs import Spelling
+from avocado.engine.remote_likelihood import remote_likelihoods
 from avocado.engine.replica import Patience, Replica, TryAgain, excerpt, refusal
 from avocado.engine.routing import choose, conversation
 from avocado.engine.sse import EventReader, EventTooLong
@@ -145,6 +148,18 @@ class RemoteEngine:
         )
         key = self._conversation(prompt, sampling) if len(self.replicas) > 1 else ""
         return self._start(length, self._hearing(prompt, sampling), body, key)
+
+    async def likelihoods(self, pairs: Sequence[Measured]) -> list[Likelihood]:
+        """As :class:`avocado.engine.engine.Scorer` says; of all servers only vLLM tells."""
+        if not self._by_ids:
+            raise Unsupported(
+                "logprobs", f"the server ({self._dialect.name}) does not score given tokens"
+            )
+
+        def to() -> Connections:
+            return self._connections_to(self._choose("", []).url)
+
+        return await remote_likelihoods(pairs, self._model, self.context_length, to)
 
     def _start(self, length: int, hearing: Hearing, body: bytes, key: str = "") -> Stream:
         """Raises EngineError, EngineBusy: no more is taken, or not now."""
