@@ -79,6 +79,26 @@ class TelemetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_prompts: bool = False
 
 
+class VaultConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[vault]``: the key under which paid weights lie encrypted; without one they lie in plain,
+    readable by their owner alone."""
+
+    key_file: str | None = None
+    """A file of mode 0600, best on another disk than the weights."""
+    key_variable: str | None = None
+    """Or the environment variable that holds the key."""
+    plain_folder: str | None = None
+    """A folder in memory (tmpfs), for engines that read plain files: vLLM."""
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.key_variable is not None:
+            raise ValueError("name key_file or key_variable, not both")
+
+    @property
+    def used(self) -> bool:
+        return self.key_file is not None or self.key_variable is not None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``avocado.toml``. An unknown key is an error, so a typo never passes for a setting."""
 
@@ -89,6 +109,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     engine: EngineConfig = EngineConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    vault: VaultConfig = VaultConfig()
     gate: dict[str, Any] | None = None
     """``[gate]``: what a release has to prove; ``release.rules`` reads it, as strictly."""
 

@@ -18,9 +18,12 @@ import openai
 
 from avocado.cli.book import reading
 from avocado.cli.customers import add_customer, create_key
+from avocado.cli.keeping import keep_signed
 from avocado.cli.offers import place_offer
 from avocado.data.chat import ChatTemplate
 from avocado.engine.vectors import makes_vectors
+from avocado.release.signature import signing_key
+from avocado.release.vault import Vault
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
 from avocado.workspace import Workspace
@@ -29,7 +32,9 @@ SEEDLING = Path(str(files("avocado") / "seedling" / "model"))
 PRICE = PriceSheet(Money.parse("200").nanos, Money.parse("800").nanos)
 
 
-def make_shop(folder: Path, name: str = "avocado-1", weights: Path = SEEDLING) -> tuple[str, str]:
+def make_shop(
+    folder: Path, name: str = "avocado-1", weights: Path = SEEDLING, vault: Vault | None = None
+) -> tuple[str, str]:
     """A workspace that sells ``weights`` as ``name`` to acme; the release's id and acme's key."""
     workspace = Workspace.create(folder)
     store = workspace.store
@@ -41,7 +46,8 @@ def make_shop(folder: Path, name: str = "avocado-1", weights: Path = SEEDLING) -
             "template_sha256": None if vectors else ChatTemplate.load(weights).sha256,
             "gate": {"purpose": "sale"},
         }
-        release = staging.keep("release", facts)
+        private, _ = signing_key(workspace.state)
+        release = keep_signed(workspace, staging, facts, {}, private, vault)
     store.point("offer", name, place_offer(workspace, name, release.id, PRICE).id)
     add_customer(workspace, "acme", "Acme", Money.parse("1.00"), Money(0))
     return release.id, create_key(workspace, "acme", "test")

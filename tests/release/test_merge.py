@@ -39,7 +39,7 @@ def test_the_merged_model_answers_as_the_adapter_did(adapter: Path, tmp_path: Pa
     difference = write_weights(adapter, PATH, tmp_path)
     assert difference is not None
     assert difference < 1e-5
-    write_licences(PATH, tmp_path, "changed")
+    write_licences(PATH, tmp_path, "changed", "Apache-2.0")
     assert (tmp_path / "NOTICE").read_text().endswith("changed\n")
     assert "Apache License" in (tmp_path / "LICENSE").read_text()
     base = AutoModelForCausalLM.from_pretrained(PATH)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from avocado.cli.offers import line_up
+from avocado.cli.vaults import changed_files, plain_files, weights_of
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.workspace import CONFIG, Artifact, Workspace
@@ -18,6 +19,7 @@ from avocado.workspace import CONFIG, Artifact, Workspace
 if TYPE_CHECKING:
     from avocado.data.chat import ChatTemplate
     from avocado.engine.engine import Engine
+    from avocado.engine.model import Weights
     from avocado.engine.vllm import Launch
     from avocado.gateway.swap import Lineup
 
@@ -114,7 +116,8 @@ class WorkspaceStock:
         try:
             match self._settings:
                 case Embedded() as embedded:
-                    return await asyncio.to_thread(_embedded, artifact, embedded)
+                    weights = weights_of(self._workspace, artifact)
+                    return await asyncio.to_thread(_embedded, artifact, embedded, weights)
                 case Remote() as remote:
                     template = await asyncio.to_thread(_template, artifact)
                     return await _remote(artifact, remote, template)
@@ -131,12 +134,12 @@ class WorkspaceStock:
 
     def _checked(self, release: str) -> Artifact:
         artifact = self._workspace.store.load(release)
-        if changed := self._workspace.store.changed_files(artifact):
+        if changed := changed_files(self._workspace, artifact):
             raise Refused(*(f"{short(release)}: {name} was changed" for name in changed))
         return artifact
 
 
-def _embedded(release: Artifact, settings: Embedded) -> Engine:
+def _embedded(release: Artifact, settings: Embedded, weights: Weights | None) -> Engine:
     from avocado.engine.embedded import EmbeddedEngine
     from avocado.engine.embedding import EmbeddingEngine
     from avocado.engine.vectors import makes_vectors
@@ -147,8 +150,10 @@ def _embedded(release: Artifact, settings: Embedded) -> Engine:
             device=settings.device,
             context_length=settings.context_length,
             max_queue=settings.max_queue,
+            weights=weights,
         )
-    engine = EmbeddedEngine.load(release.files, **msgspec.structs.asdict(settings))
+    given = msgspec.structs.asdict(settings)
+    engine = EmbeddedEngine.load(release.files, weights=weights, **given)
     _check_template(release, engine.template)
     return engine
 
@@ -201,6 +206,6 @@ def _launch(workspace: Workspace, release: Artifact, settings: Vllm) -> Launch:
     given: dict[str, Any] = msgspec.structs.asdict(settings)
     return Launch(
         **given | {"python": Path(settings.python).expanduser()},
-        model=release.files,
+        model=plain_files(workspace, release),
         log_file=workspace.state / f"vllm-{short(release.id)}.log",
     )

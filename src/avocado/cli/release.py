@@ -23,7 +23,9 @@ from avocado.cli.gate import (
     rules_of,
     show_evidence,
 )
+from avocado.cli.keeping import Made, card_of, keep_signed
 from avocado.cli.output import Output, with_output
+from avocado.cli.vaults import GUARDS, vault_of
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.release.offer import Offer
@@ -49,12 +51,14 @@ class Request:
 def make_release(
     workspace: Workspace, checkpoint: Artifact, ask: Request
 ) -> tuple[Artifact, Offer]:
-    """Gate, bundle, offer; Refused with every reason, and then nothing is left behind."""
+    """Gate, bundle, signature, offer; Refused with every reason, and then nothing is left."""
     from avocado.release import gate
-    from avocado.release.bundle import write_licences, write_weights
-    from avocado.release.card import Card, notice
+    from avocado.release.bundle import write_papers, write_weights
+    from avocado.release.signature import signing_key
 
     store = workspace.store
+    private, _ = signing_key(workspace.state)  # a key that is missing is told before the work
+    vault = vault_of(workspace) if ask.purpose == "sale" else None
     base = store.load(checkpoint.manifest.parents["base"])
     corpora = store.ancestors(checkpoint.id, "corpus")
     checkpoints = [checkpoint, *store.ancestors(checkpoint.id, "checkpoint")]
@@ -68,46 +72,27 @@ def make_release(
     decision = gate.decide(evidence, verdict, rules)
     rule_on_report(workspace, card, decision)
     require_approval(decision)
-    overall = None if scorecard is None else gate.group("all", scorecard.overall)
-    scored = {} if scorecard is None else scorecard.languages
-    languages = [gate.group(name, each) for name, each in scored.items()]
+    gain = None if scorecard is None else gate.group("all", scorecard.overall).difference
     parents = {"checkpoint": checkpoint.id}
     if card is not None:
         parents["scorecard"] = card.id
-    method = "{method}, {weights}".format_map(checkpoint.manifest.facts)
-    base_name = base.manifest.facts["name"]
     with store.stage() as staging:
         difference = write_weights(checkpoint.files, base.files, staging.folder)
         shipped = require_same_weights(scorecard, staging.folder, difference)
-        write_licences(base.files, staging.folder, notice(ask.name, base_name, method))
-        text = Card(
-            name=ask.name,
-            base=base_name,
-            method=method if difference is None else f"{method}, merged",
-            licence=base.manifest.facts["licence"],
-            languages=[each.name for each in languages],
-            overall=overall,
-            groups=languages,
-            verdict=verdict,
-            chain=[
-                *parents.items(),
-                ("base", base.id),
-                *(("corpus", each.id) for each in corpora),
-            ],
-            flops=sum(each.manifest.facts["flops"] for each in checkpoints),
+        chain = [*parents.items(), ("base", base.id), *(("corpus", each.id) for each in corpora)]
+        made = Made(base, checkpoints, corpora, chain, merged=difference is not None)
+        write_papers(
+            base.files, staging.folder, card_of(ask.name, made, staging.folder, verdict, scorecard)
         )
-        (staging.folder / "README.md").write_text(str(text), encoding="utf-8")
         facts = {
             "name": ask.name,
             "template_sha256": checkpoint.manifest.facts["template_sha256"],
             "merge_difference": None if difference is None else float(f"{difference:.3g}"),
             "weights_sha256": shipped,
-            "gate": gate.decision_facts(
-                decision, None if overall is None else overall.difference, verdict, rules
-            ),
+            "gate": gate.decision_facts(decision, gain, verdict, rules),
             "attestations": [each.cited() for each in verdict.cited],
         }
-        release = staging.keep("release", facts, parents)
+        release = keep_signed(workspace, staging, facts, parents, private, vault)
     return release, make_offer(workspace, release, ask)
 
 
@@ -216,6 +201,8 @@ def release(
     against it is printed. Undecided: too few items to know; the answer says how many would tell.
     """
     from avocado.release.publish import publish_folder
+    from avocado.release.signature import SIGNATURE
+    from avocado.release.vault import is_sealed
 
     workspace = workspace_here()
     price = parse_price(paid, open_, price_input, price_output, workspace.config.currency)
@@ -229,7 +216,7 @@ def release(
     ask = Request(name, "sale" if paid else "publication", price, asked, scorecard, folder)
     released, offer = make_release(workspace, found, ask)
     if folder is not None:
-        publish_folder(released.files, folder)
+        publish_folder(released.files, folder, released.files.parent / SIGNATURE)
     facts = dict(released.manifest.facts)
     show_evidence(out, facts["gate"]["findings"])
     lines: Sequence[str] = release_lines(released, offer, facts["gate"])
@@ -237,5 +224,6 @@ def release(
         {"release": released.id, "offer": offer.id, **facts},
         *lines,
         *([f"wrote the open weights to {folder}"] if folder is not None else []),
+        *([f"its weights lie encrypted: {GUARDS}"] if is_sealed(released.files) else []),
         "Next: avocado serve",
     )

@@ -48,7 +48,7 @@ from avocado.engine.engine import (
 from avocado.engine.grammar import Grammars, LateMatcher
 from avocado.engine.likelihood import Measuring
 from avocado.engine.logprobs import Spelling
-from avocado.engine.model import CausalModel
+from avocado.engine.model import CausalModel, Weights
 from avocado.engine.scheduler import Scheduler
 from avocado.engine.sequence import Sequence
 from avocado.engine.stream import Begun, Signal, Stream
@@ -107,6 +107,7 @@ class EmbeddedEngine:
         threads: int | None = None,
         memory: int | None = None,
         device: str | None = None,
+        weights: Weights | None = None,
     ) -> EmbeddedEngine:
         """Loads ``model`` (a folder or a hub id), with a LoRA ``adapter`` folded in.
 
@@ -119,6 +120,7 @@ class EmbeddedEngine:
             memory: bytes for keys and values; a quarter of the machine's by default. Prompts that
                 begin alike may take a quarter of it more.
             device: such as ``cpu`` or ``cuda``; the GPU where there is one.
+            weights: gives the tensors where they do not lie in plain files.
 
         Raises:
             EngineError: the model does not load, or ``context_length`` is more than it or
@@ -126,7 +128,7 @@ class EmbeddedEngine:
             RenderError: it has no chat template or no stop token.
         """
         template = ChatTemplate.load(model)
-        causal = CausalModel.load(model, adapter, device)
+        causal = CausalModel.load(model, adapter, device, weights)
         decoder, budget = decoder_for(causal, max_batch, memory or _spare_memory(causal.device))
         limit = min(causal.context_length, budget)
         if context_length is not None and context_length > limit:

@@ -29,7 +29,7 @@ from avocado.engine.engine import (
     Sampling,
     Unsupported,
 )
-from avocado.engine.model import without_bars
+from avocado.engine.model import Weights, load_pretrained, without_bars
 from avocado.engine.stream import Stopped, Stream
 from avocado.engine.vectors import POOLING
 from avocado.terms.usage import Usage
@@ -64,8 +64,10 @@ class EmbeddingEngine:
         device: str | None = None,
         context_length: int | None = None,
         max_queue: int = 256,
+        weights: Weights | None = None,
     ) -> EmbeddingEngine:
-        """Loads safetensors and a tokenizer, and runs no code that comes with them.
+        """Loads safetensors and a tokenizer, and runs no code that comes with them. ``weights``
+        gives the tensors where they do not lie in plain files.
 
         Raises:
             EngineError: they do not load, or the model is not of a kind that is computed here.
@@ -74,12 +76,7 @@ class EmbeddingEngine:
         try:
             _check_pooling(folder)
             with without_bars():
-                model: Any = AutoModel.from_pretrained(
-                    str(folder),
-                    dtype=torch.float32 if place == "cpu" else "auto",
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                )
+                model: Any = load_pretrained(AutoModel, folder, place, weights)
             tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineError(f"{folder} does not load: {error}") from error

@@ -7,13 +7,13 @@ requests or sampling.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Cache
+from transformers import AutoConfig, AutoModelForCausalLM, Cache
 from transformers.utils import logging
 
 from avocado.engine.dense_qwen import DenseQwen
@@ -34,11 +34,16 @@ class CausalModel:
 
     @classmethod
     def load(
-        cls, model: str | Path, adapter: str | Path | None = None, device: str | None = None
+        cls,
+        model: str | Path,
+        adapter: str | Path | None = None,
+        device: str | None = None,
+        weights: Weights | None = None,
     ) -> CausalModel:
         """Loads a checkpoint, and folds a LoRA ``adapter`` into it.
 
         fp32 on a CPU, where half precision is slower; the checkpoint's own type on a GPU.
+        ``weights`` gives the tensors where they do not lie in plain files.
 
         Raises:
             EngineError: there are no safetensors weights, or they do not load.
@@ -46,12 +51,7 @@ class CausalModel:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             with without_bars():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    str(model),
-                    dtype=torch.float32 if place == "cpu" else "auto",
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                )
+                loaded: Any = load_pretrained(AutoModelForCausalLM, model, place, weights)
                 if adapter is not None:
                     from peft import PeftModel
 
@@ -78,6 +78,26 @@ class CausalModel:
         """
         logits: torch.Tensor = self._forward(ids, cache, positions=positions, mask=mask, keep=keep)
         return logits
+
+
+Weights = Callable[[], Mapping[str, torch.Tensor]]
+"""Tensors by name, of a model whose weights do not lie in plain files."""
+
+
+def load_pretrained(kind: Any, folder: str | Path, place: str, weights: Weights | None) -> Any:
+    """A model of transformers' auto class ``kind``: fp32 on a CPU, else the type it was stored in.
+
+    Raises:
+        OSError, ValueError, RuntimeError: it does not load.
+    """
+    dtype = torch.float32 if place == "cpu" else "auto"
+    if weights is None:
+        return kind.from_pretrained(
+            str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    exact = kind._model_mapping[type(config)]
+    return exact.from_pretrained(None, config=config, state_dict=dict(weights()), dtype=dtype)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Open weights: a release's folder, copied to where its maker hands it on."""
+"""Open weights: a release's folder, copied with its signature to where its maker hands it on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 from avocado.errors import Refused
+from avocado.release.signature import SIGNATURE
 
 
-def publish_folder(bundle: Path, target: Path) -> None:
-    """Copies a bundle to ``target``, which must not exist; all of it appears, or nothing.
+def publish_folder(bundle: Path, target: Path, signature: Path | None = None) -> None:
+    """Copies a bundle to ``target``, which must not exist; all of it appears, or nothing. In the
+    store it is private; here everybody may read it.
 
     Raises:
         Refused: ``target`` exists.
@@ -20,7 +22,11 @@ def publish_folder(bundle: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        shutil.copytree(bundle, temporary)
+        shutil.copytree(bundle, temporary, symlinks=True)
+        if signature is not None:
+            shutil.copyfile(signature, temporary / SIGNATURE)
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
