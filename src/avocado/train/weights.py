@@ -69,7 +69,7 @@ def load_teacher(folder: Path, device: torch.device, precision: str) -> Any:
     """A model to learn from: frozen, in the precision that is trained in, no adapters."""
     dtype = torch.bfloat16 if precision == "bf16" and device.type != "cpu" else torch.float32
     with quietly():
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
     return model.to(device).eval().requires_grad_(False)
