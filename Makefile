@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-vllm test-clients test-schemathesis bench-gateway lint types format docs seedling clean
+.PHONY: demo test test-slow test-vllm test-harness test-clients test-schemathesis bench-gateway lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -19,6 +19,11 @@ test-slow: $(STAMP)
 # A real vLLM on the CPU, in an environment of its own: gigabytes and minutes.
 test-vllm: $(STAMP) $(VLLM)/.installed
 	AVOCADO_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest -m slow -s tests/engine/test_vllm.py
+
+# Tasks of lm-evaluation-harness through our engine, against its own scores: 365 MB more.
+test-harness: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness]'
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest tests/evaluate/test_harness.py
 
 # Official clients (Python and Node) against a real gateway, in an environment of their own.
 test-clients:

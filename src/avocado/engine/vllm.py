@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from avocado.data.chat import Chat, Prompt
-from avocado.engine.engine import Embedder, EngineError, Occupancy, Sampling
+from avocado.engine.engine import (
+    Embedder,
+    EngineError,
+    Likelihood,
+    Measured,
+    Occupancy,
+    Sampling,
+)
 from avocado.engine.remote import RemoteEngine
 from avocado.engine.replica import Patience
 from avocado.engine.stream import Stream
@@ -219,6 +226,9 @@ class VllmEngine:
 
     async def check(self, sampling: Sampling) -> None:
         await self._remote.check(sampling)
+
+    async def likelihoods(self, pairs: Sequence[Measured]) -> list[Likelihood]:
+        return await self._remote.likelihoods(pairs)
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> Stream:
         return self._remote.generate(prompt, sampling)

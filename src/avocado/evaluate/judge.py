@@ -100,7 +100,7 @@ class _Court:
             from openai import AsyncOpenAI
         except ImportError as error:
             raise Refused(
-                "a judge needs the package openai: pip install 'avocado-llm[demo]'"
+                "a judge needs the package openai: pip install 'avocado-llm[models]'"
             ) from error
         key = "none"
         if judge.key_env is not None:
