@@ -23,7 +23,7 @@ test-vllm: $(STAMP) $(VLLM)/.installed
 # Tasks of lm-evaluation-harness through our engine, against its own scores: 365 MB more.
 test-harness: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness]'
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest tests/evaluate/test_harness.py
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest tests/evaluate/test_harness.py tests/cli/test_evaluate.py
 
 # Official clients (Python and Node) against a real gateway, in an environment of their own.
 test-clients:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,26 @@ def test_training_data_is_checked_against_every_suite_of_a_recipe(
         handle.write(json.dumps(row) + "\n")
     told = avocado(shop, "data", "check", shop / "train.jsonl", "--evaluation", path)
     assert "tongues s" in told.out + told.err
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm_eval is not installed")
+def test_a_task_of_the_harness_is_a_suite_like_any_other(
+    avocado: Avocado, trained: tuple[Path, str]
+) -> None:
+    folder, checkpoint = trained
+    toml = TOML + '[[suites]]\nlm_eval = ["lamps"]\ninclude_path = "."\n'
+    path = write_suites(folder, toml)
+    (folder / "lamps.yaml").write_text(
+        "task: lamps\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\n"
+        f"dataset_kwargs:\n  data_files:\n    test: {folder / 'quiz.jsonl'}\n"
+        'doc_to_text: "{{messages[0].content}}"\ndoc_to_choice: "{{choices}}"\ndoc_to_target: 0\n'
+        "metric_list:\n  - metric: acc\nmetadata:\n  version: 1\n"
+    )
+    told = avocado(folder, "evaluate", checkpoint, "--suite", path, "--json")
+    assert told.code == 0, told.err
+    card: Any = told.json
+    assert card["order"] == ["extraction", "tongues", "lamps"]
+    assert (card["suites"]["lamps"]["role"], card["suites"]["lamps"]["metric"]) == ("guard", "acc")
+    assert set(card["suites"]["lamps"]["languages"]) == {"de", "en", "zh"}
+    again: Any = avocado(folder, "evaluate", checkpoint, "--suite", path, "--json").json
+    assert again["scorecard"] == card["scorecard"]
