@@ -273,15 +273,17 @@ def test_what_a_manifest_says_repeats_and_names_the_rules() -> None:
 
 def test_a_bundle_rests_on_a_scorecard_of_its_own_weights() -> None:
     whole, adapters = Measured("b", "c", "whole"), Measured("b", "c", "adapters")
-    assert rests_on(whole, "c", parity=None, quantised=False) is None
-    assert "evaluate these" in (rests_on(whole, "d", parity=None, quantised=False) or "")
-    assert rests_on(adapters, "merged", parity=1e-6, quantised=False) is None
-    assert rests_on(adapters, "merged", parity=None, quantised=False) is not None
+    assert rests_on(whole, "c") is None
+    assert "evaluate these" in (rests_on(whole, "d") or "")
+    assert "evaluate these" in (rests_on(whole, "d", merged="c", parity=1e-6) or "")
+    assert rests_on(adapters, "folded", merged="c", parity=1e-6) is None
+    assert rests_on(adapters, "folded", merged="c", parity=None) is not None
+    assert rests_on(adapters, "folded", merged="others", parity=1e-6) is not None
 
 
 def test_a_quantised_bundle_needs_a_scorecard_of_its_own() -> None:
     for form in ("whole", "adapters"):
         measured = Measured("b", "c", form)
-        reason = rests_on(measured, "four-bit", parity=1e-6, quantised=True)
+        reason = rests_on(measured, "four-bit", merged="c", parity=1e-6, quantised=True)
         assert "evaluate the quantised form itself" in (reason or "")
-    assert rests_on(Measured("b", "four-bit"), "four-bit", parity=None, quantised=True) is None
+    assert rests_on(Measured("b", "four-bit"), "four-bit", quantised=True) is None

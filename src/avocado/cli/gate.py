@@ -146,9 +146,11 @@ def rule_on_report(workspace: Workspace, card: Artifact | None, decision: Decisi
     return write_report(workspace, card, Ruling(decision.word, decision.reasons))
 
 
-def require_same_weights(scorecard: Scorecard | None, bundle: Path, parity: float | None) -> str:
-    """The hash of the weights in ``bundle``, if the scorecard is one of them (``parity``: of the
-    merge that made them, where there was one).
+def require_same_weights(
+    scorecard: Scorecard | None, checkpoint: Artifact, bundle: Path, parity: float | None
+) -> str:
+    """The hash of the weights in ``bundle``, made from ``checkpoint``, if the scorecard is one of
+    them (``parity``: of the merge that made them, where there was one).
 
     Raises:
         Refused: it measured others.
@@ -160,7 +162,13 @@ def require_same_weights(scorecard: Scorecard | None, bundle: Path, parity: floa
     if scorecard is not None:
         config = json.loads((bundle / "config.json").read_bytes())
         quantised = "quantization_config" in config
-        reason = rests_on(scorecard.measured, shipped, parity=parity, quantised=quantised)
+        reason = rests_on(
+            scorecard.measured,
+            shipped,
+            merged=model_sha256(checkpoint.manifest.files),
+            parity=parity,
+            quantised=quantised,
+        )
         if reason is not None:
             raise Refused(reason)
     return shipped
@@ -172,7 +180,7 @@ def require_same_weights(scorecard: Scorecard | None, bundle: Path, parity: floa
 @click.option("--name", help="The release's public name, for what was attested of it.")
 @click.option("--scorecard", help="The newest of this checkpoint if left out.")
 @with_output
-def gate(out: Output, checkpoint: str, paid: bool, name: str | None, scorecard: str | None) -> None:
+def gate(out: Output, checkpoint: str, paid: bool, name: str | None, scorecard: str | None) -> int:
     """Would the gate let CHECKPOINT out? Decides, shows the evidence, and releases nothing.
 
     The rules are those of [gate] in avocado.toml. Exit code 0: approved; 1: refused, or undecided,
@@ -202,14 +210,13 @@ def gate(out: Output, checkpoint: str, paid: bool, name: str | None, scorecard: 
                 "report": report and str(report),
             }
         )
-        if not decision.approved:
-            raise SystemExit(1)
-        return
+        return int(not decision.approved)
     show_evidence(out, [each.to_json() for each in decision.findings])
     if report is not None:
         out.say(f"report: {report}")
     require_approval(decision)
     out.say(f"approved for {verdict.purpose}: avocado release {short(found.id)} would let it out")
+    return 0
 
 
 def judged(

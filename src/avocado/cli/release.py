@@ -78,7 +78,7 @@ def make_release(
         parents["scorecard"] = card.id
     with store.stage() as staging:
         difference = write_weights(checkpoint.files, base.files, staging.folder)
-        shipped = require_same_weights(scorecard, staging.folder, difference)
+        shipped = require_same_weights(scorecard, checkpoint, staging.folder, difference)
         chain = [*parents.items(), ("base", base.id), *(("corpus", each.id) for each in corpora)]
         made = Made(base, checkpoints, corpora, chain, merged=difference is not None)
         write_papers(

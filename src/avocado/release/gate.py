@@ -273,14 +273,20 @@ def _latency(timing: Timing | None, budget: Latency) -> Iterator[str]:
 
 
 def rests_on(
-    measured: Measured, shipped: str, *, parity: float | None, quantised: bool
+    measured: Measured,
+    shipped: str,
+    *,
+    merged: str | None = None,
+    parity: float | None = None,
+    quantised: bool = False,
 ) -> str | None:
     """Why a bundle may not rest on a scorecard; None where it may.
 
     ``shipped`` is :func:`~avocado.evaluate.scorecard.model_sha256` of the bundle. The scorecard
-    must have measured these very weights, or adapters whose merge into them was proved to say the
-    same (``parity``: the difference of logits that ``release.merge`` found and let pass). What is
-    ``quantised`` computes other numbers, so it needs a scorecard of its own, always.
+    must have measured these very weights, or the adapters (their hash: ``merged``) whose merge into
+    them was proved to say the same (``parity``: the difference of logits that ``release.merge``
+    found and let pass). What is ``quantised`` computes other numbers, so it needs a scorecard of
+    its own, always.
     """
     if measured.checkpoint == shipped:
         return None
@@ -289,7 +295,7 @@ def rests_on(
             f"the bundle is quantised (weights {shipped[:12]}) and its scorecard measured other "
             f"weights ({measured.checkpoint[:12]}): evaluate the quantised form itself"
         )
-    if measured.form == "adapters" and parity is not None:
+    if measured.form == "adapters" and measured.checkpoint == merged and parity is not None:
         return None
     return (
         f"the scorecard measured other weights ({measured.checkpoint[:12]}) than the bundle ships "
