@@ -19,7 +19,7 @@ import openai
 from avocado.cli.book import reading
 from avocado.cli.customers import add_customer, create_key
 from avocado.cli.keeping import keep_signed
-from avocado.cli.offers import place_offer
+from avocado.cli.lineups import place_offer
 from avocado.data.chat import ChatTemplate
 from avocado.engine.vectors import makes_vectors
 from avocado.release.signature import signing_key

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from avocado.cli.book import operator, shelf
-from avocado.cli.offers import line_up, place_offer, read_offer
+from avocado.cli.keeping import keep_signed
+from avocado.cli.lineups import line_up, place_offer, read_offer
 from avocado.gateway.swap import drawn
+from avocado.release.signature import signing_key
 from avocado.workspace import Workspace
 
 Avocado = Callable[..., Any]
@@ -98,13 +100,16 @@ def new_key(avocado: Avocado, folder: Path, *more: str) -> str:
 
 def second_release(folder: Path) -> str:
     """Another release of the same weights: what a swap needs, without training again."""
-    store = Workspace.open(folder).store
+    workspace = Workspace.open(folder)
+    store = workspace.store
     first = store.load(store.ids("release")[0])
     with store.stage() as staging:
         for path in first.files.iterdir():
             (staging.folder / path.name).write_bytes(path.read_bytes())
         (staging.folder / "README.md").write_text("another card")
-        return staging.keep("release", first.manifest.facts, first.manifest.parents).id
+        private, _ = signing_key(workspace.state)
+        manifest = first.manifest
+        return keep_signed(workspace, staging, manifest.facts, manifest.parents, private, None).id
 
 
 def test_limits_are_set_kept_and_taken_away(offering: Path, avocado: Avocado) -> None:
@@ -313,7 +318,7 @@ def test_a_backup_restored_in_a_new_workspace_is_the_same_shop(
     state = new / ".avocado"
     state.mkdir(parents=True)
     shutil.copy(offering / "avocado.toml", new)
-    for folder in ("artifacts", "refs"):
+    for folder in ("artifacts", "refs", "keys"):
         shutil.copytree(offering / ".avocado" / folder, state / folder)
     shutil.copy(copies / "book.sqlite", state / "ledger.sqlite")
     shutil.copy(copies / "book.gateway.sqlite", state / "gateway.sqlite")

@@ -53,6 +53,36 @@ class Month(click.ParamType[tuple[int, int]]):
         return nanoseconds(year, month), nanoseconds(*after)
 
 
+class Moment(click.ParamType[int]):
+    """``2026-12-01`` or ``2026-12-01T09:00``, UTC: Unix seconds."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date such as 2026-12-01 or 2026-12-01T09:00", param, ctx)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+class OrNone(click.ParamType[Any]):
+    """A value of another type, or ``none``, which takes it away (as :data:`AWAY`)."""
+
+    def __init__(self, kind: click.ParamType[Any]) -> None:
+        self._kind = kind
+        self.name = f"{kind.name}|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return AWAY if value in ("none", AWAY) else self._kind.convert(value, param, ctx)
+
+
+AWAY = "\0none"
+"""What was asked to be taken away."""
+
+
 def nanoseconds(year: int, month: int) -> int:
     """The first instant of a month, UTC, in ns since 1970."""
     return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1_000_000_000

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from avocado.ledger.operation import Deposit
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_PLAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def add_customer(
@@ -187,6 +188,29 @@ def limit_customer(
         reader.customer(customer)
     limits = Limits(month, total, requests_per_minute, tokens_per_minute)
     out.result(*set_limits(workspace_here(), customer, None, limits))
+
+
+@customer.command("plan")
+@click.argument("customer")
+@click.argument("plan")
+@with_output
+def plan_(out: Output, customer: str, plan: str) -> None:
+    """Put CUSTOMER on PLAN, a word such as pro, or on `none`. Offers can be for a plan alone."""
+    from avocado.gateway.access import change
+
+    if not _PLAN.fullmatch(plan):
+        raise Refused(f"{plan!r} is no plan: letters, digits, '.', '_' and '-', at most 64")
+    workspace = workspace_here()
+    with reading(workspace) as reader:
+        reader.customer(customer)
+    wanted = None if plan == "none" else plan
+    with shelf(workspace) as database:
+        change(database, f"customer:{customer}", operator(), plan=wanted)
+    out.result(
+        {"customer": customer, "plan": wanted},
+        f"{customer} is on {f'the plan {plan}' if wanted else 'no plan'}; servers know it within a "
+        "second",
+    )
 
 
 @customer.command("log")

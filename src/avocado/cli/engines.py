@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from avocado.cli.offers import line_up
+from avocado.cli.lineups import line_up
 from avocado.cli.vaults import changed_files, plain_files, weights_of
 from avocado.errors import Refused
 from avocado.lineage import short

@@ -103,12 +103,13 @@ def make_offer(workspace: Workspace, release: Artifact, ask: Request) -> Offer:
     Raises:
         Refused: a server cannot load it; then the name means what it meant before.
     """
-    from avocado.cli.offers import declare, line_up, place_offer
+    from avocado.cli.lineups import declare, line_up, place_offer
 
     before = line_up(workspace, ask.name)
     if before is not None and (before.offer.release, before.offer.price) == (release.id, ask.price):
         return before.offer
-    offer = place_offer(workspace, ask.name, release.id, ask.price)
+    like = None if before is None else before.offer
+    offer = place_offer(workspace, ask.name, release.id, ask.price, like)
     declare(workspace, ask.name, offer)
     return offer
 
@@ -168,6 +169,8 @@ def _share(value: float | None) -> float | None:
 @click.option("--price-input", type=Amount(), help="Per million prompt tokens, such as 0.20.")
 @click.option("--price-output", type=Amount(), help="Per million completion tokens.")
 @click.option("--to", "folder", type=EXISTING, help="With --open: a new folder for the weights.")
+@click.option("--push", "repository", help="With --open: a Hugging Face repository, owner/name.")
+@click.option("--private", is_flag=True, help="With --push: only who is let in sees it there.")
 @click.option("--scorecard", help="The newest of this checkpoint if left out.")
 @click.option(
     "--min-gain",
@@ -190,6 +193,8 @@ def release(
     price_input: Money | None,
     price_output: Money | None,
     folder: Path | None,
+    repository: str | None,
+    private: bool,
     scorecard: str | None,
     min_gain: float | None,
     max_regression: float | None,
@@ -200,6 +205,7 @@ def release(
     licences of base and data that let it be sold; [gate] in avocado.toml asks for more. Each reason
     against it is printed. Undecided: too few items to know; the answer says how many would tell.
     """
+    from avocado.release.hub import check_destination, push
     from avocado.release.publish import publish_folder
     from avocado.release.signature import SIGNATURE
     from avocado.release.vault import is_sealed
@@ -211,19 +217,35 @@ def release(
     if folder is not None and (paid or folder.exists()):
         why = "a paid release keeps its weights" if paid else f"{folder} exists"
         raise Refused(f"{why}: --to names a new folder for an open release")
+    if repository is not None:
+        if paid:
+            raise Refused("a paid release keeps its weights: --push is for an open release")
+        check_destination(repository)
+    elif private:
+        raise click.UsageError("--private goes with --push")
     found = workspace.store.load(workspace.store.resolve(checkpoint, "checkpoint"))
     asked = Asked(_share(min_gain), _share(max_regression))
     ask = Request(name, "sale" if paid else "publication", price, asked, scorecard, folder)
     released, offer = make_release(workspace, found, ask)
     if folder is not None:
         publish_folder(released.files, folder, released.files.parent / SIGNATURE)
+    pushed = None
+    if repository is not None:
+        signature = released.files.parent / SIGNATURE
+        pushed = push(released.files, signature, repository, private=private)
     facts = dict(released.manifest.facts)
     show_evidence(out, facts["gate"]["findings"])
     lines: Sequence[str] = release_lines(released, offer, facts["gate"])
     out.result(
-        {"release": released.id, "offer": offer.id, **facts},
+        {
+            "release": released.id,
+            "offer": offer.id,
+            "pushed": None if pushed is None else {"url": pushed.url, "commit": pushed.commit},
+            **facts,
+        },
         *lines,
         *([f"wrote the open weights to {folder}"] if folder is not None else []),
+        *([f"pushed to {pushed.url} at {pushed.commit[:12]}"] if pushed is not None else []),
         *([f"its weights lie encrypted: {GUARDS}"] if is_sealed(released.files) else []),
         "Next: avocado serve",
     )

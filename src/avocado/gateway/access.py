@@ -35,6 +35,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     tokens_per_minute: int | None = None
     until: int | None = None
     """Nanoseconds since 1970 at which a key ends, if its record does not end it before."""
+    plan: str | None = None
+    """Of a customer: the plan that it is on, for offers that are not for everybody."""
 
 
 def read(database: Database, subjects: Sequence[str]) -> dict[str, Policy]:
@@ -152,6 +154,7 @@ def complete(record: KeyRecord, key: Policy, customer: Policy, default: Policy) 
         record.scopes if key.scopes is None else frozenset(key.scopes),
         None if key.models is None else frozenset(key.models),
         tuple(each for each in rates if (each.requests, each.tokens) != (None, None)),
+        customer.plan or default.plan,
     )
 
 

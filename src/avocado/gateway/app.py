@@ -7,6 +7,7 @@ tokens is one line in the table: a surface. Knows nothing about processes, ports
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ from avocado.gateway.errors import (
 from avocado.gateway.exchange import ClientGone, Exchange, Handler, Receive, Scope, Send
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
+from avocado.gateway.lifetimes import headers, require_sold, sees, shown
 from avocado.gateway.limits import Limits
 from avocado.gateway.metrics import CONTENT_TYPE, MeteredBook, Metrics, Moment
 from avocado.gateway.proxies import Proxies
@@ -191,17 +193,25 @@ class App:
 
     async def _list_models(self, exchange: Exchange) -> None:
         caller = await self._identify(exchange)
-        shown = [self._shown(name) for name in sorted(self.floor.offers) if caller.may_use(name)]
-        await exchange.reply(200, _encode({"object": "list", "data": shown}))
+        now = time.time()
+        listed = [
+            self._shown(name, now)
+            for name, offer in sorted(self.floor.offers.items())
+            if caller.may_use(name) and sees(offer, caller, now)
+        ]
+        await exchange.reply(200, _encode({"object": "list", "data": listed}))
 
     async def _show_model(self, exchange: Exchange) -> None:
         caller = await self._identify(exchange)
         name = exchange.path[len(MODELS) :]
         if not caller.may_use(name):
             raise model_not_found(name)
-        await exchange.reply(200, _encode(self._shown(name)))
+        now, (offer, _) = time.time(), self._find(name)
+        require_sold(offer, caller, now)
+        exchange.named += headers(offer, now)
+        await exchange.reply(200, _encode(self._shown(name, now)))
 
-    def _shown(self, name: str) -> dict[str, Any]:
+    def _shown(self, name: str, now: float) -> dict[str, Any]:
         offer, engine = self._find(name)
         price = offer.price
         per_million = {
@@ -215,6 +225,7 @@ class App:
             "release": offer.release[:SHOWN],
             "context_length": engine.context_length,
             "price_per_million_tokens": {"currency": price.currency, **per_million},
+            **shown(offer, now),
         }
 
     def _account(self, answer: Callable[[Caller, bytes], Awaitable[bytes]]) -> Handler:

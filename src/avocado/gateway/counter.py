@@ -18,6 +18,7 @@ from avocado.gateway.errors import ApiError, model_not_found, not_allowed, unava
 from avocado.gateway.exchange import Exchange, Handler, idempotency_key
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller
+from avocado.gateway.lifetimes import headers, require_sold
 from avocado.gateway.limits import Limits
 from avocado.gateway.order import fingerprint, take
 from avocado.gateway.rates import Meter, Rates
@@ -141,6 +142,9 @@ class Counter:
             raise not_allowed(
                 f"This API key may not use the model {ask.model!r}", "model_not_allowed", "model"
             )
+        now = time.time()
+        require_sold(offer, caller, now)
+        exchange.named += headers(offer, now)
         exchange.release, exchange.serves = offer.release[:SHOWN], offer.release
         self._floor.serving[offer.release] += 1
         order = await take(exchange, body, ask, caller, offer, engine, self._limits)

@@ -62,6 +62,8 @@ class KeyRecord:
     models: frozenset[str] | None = None
     """The only models that the key may ask for; None: all."""
     rates: tuple[Rate, ...] = ()
+    plan: str | None = None
+    """The plan that the customer is on, for offers that are not for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Caller:
     scopes: frozenset[str] = DEFAULT_SCOPES
     models: frozenset[str] | None = None
     rates: tuple[Rate, ...] = ()
+    plan: str | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -227,7 +230,14 @@ class Keyring:
                     self._read[key] = (found, computed)
                     if len(self._read) > 10_000:
                         self._read.popitem(last=False)
-                return Caller(record.tenant, found, record.scopes, record.models, record.rates)
+                return Caller(
+                    record.tenant,
+                    found,
+                    record.scopes,
+                    record.models,
+                    record.rates,
+                    record.plan,
+                )
             self._failed(f"key {found}", now)
         self._failed(f"address {address}", now)
         raise unauthorized("Incorrect API key provided")

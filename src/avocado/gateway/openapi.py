@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from avocado.gateway import accounts, query
 from avocado.gateway.accounts import WIDTHS
@@ -45,6 +45,15 @@ class AnthropicError(Struct):
     request_id: str
 
 
+class Deprecation(Struct):
+    """Unix seconds, the model to change to, and a sentence once it is deprecated."""
+
+    deprecated: int | None
+    ends: int | None
+    successor: str | None
+    warning: str | None
+
+
 class Model(Struct):
     id: str
     created: int
@@ -52,6 +61,7 @@ class Model(Struct):
     release: str
     context_length: int
     price_per_million_tokens: dict[str, str]
+    deprecation: Deprecation | UnsetType = UNSET
     object: Literal["model"] = "model"
 
 
