@@ -160,7 +160,7 @@ class Estimate:
         low, high = 1e-7, 0.5
         if not self.bounds(1 - 2 * high)[1] < threshold:
             return 1.0
-        for _ in range(40):
+        for _ in range(20):  # to a part in 60,000
             middle = math.sqrt(low * high)
             below = self.bounds(1 - 2 * middle)[1] < threshold
             low, high = (low, middle) if below else (middle, high)
