@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/avocado demo
 
 test: $(STAMP) lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
