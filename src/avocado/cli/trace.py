@@ -15,15 +15,16 @@ from avocado.cli.accounts import invoice_of
 from avocado.cli.arguments import EXISTING, Month, this_month, workspace_here
 from avocado.cli.book import reading, shelf
 from avocado.cli.output import Output, with_output
+from avocado.cli.provenance import Paper, describe, papers_of
 from avocado.errors import Refused
 from avocado.lineage import KINDS, digest_folder, short, walk
+from avocado.release.attestations import NAME, Log
 from avocado.terms.money import Money
 from avocado.workspace import Artifact, Store, Workspace
 
 if TYPE_CHECKING:
     from avocado.ledger.proof import Check
     from avocado.ledger.reader import Charge, Reader
-    from avocado.lineage import Manifest
 
 SHOWN = 5
 """Requests of an invoice line that are listed; the rest are counted."""
@@ -37,61 +38,32 @@ class Link:
     role: str
     id: str
     facts: tuple[str, ...]
+    papers: tuple[Paper, ...] = ()
+    """Texts that say what may be done with it."""
 
     def lines(self) -> list[str]:
         pad = "  " * self.depth
-        return [f"{pad}{self.role}  {self.id}", *(f"{pad}    {fact}" for fact in self.facts)]
+        told = (*self.facts, *(str(each) for each in self.papers))
+        return [f"{pad}{self.role}  {self.id}", *(f"{pad}    {fact}" for fact in told)]
 
-
-def describe(manifest: Manifest) -> Iterator[str]:
-    """What a person wants to know of an artifact, in a few lines."""
-    facts = manifest.facts
-    if manifest.kind == "base":
-        revision = f" at {facts['revision']}" if facts["revision"] else ""
-        yield f"{facts['name']}{revision}, {facts['architecture']}"
-        yield f"licence {facts['licence']}, text sha256 {facts['licence_sha256'] or 'none'}"
-    elif manifest.kind == "corpus":
-        yield f"{facts['accepted']:,} examples, {facts['tokens']:,} tokens"
-        yield from (f"source {each['name']} sha256 {each['sha256']}" for each in _files(facts))
-        licences = ", ".join(f"{name} {count:,}" for name, count in facts["licences"].items())
-        yield f"licences {licences}"
-    elif manifest.kind == "checkpoint":
-        learning = f"{facts['method']}, {facts['weights']}"
-        yield f"{learning}, {facts['steps']:,} steps, seed {facts['seed']}"
-        yield f"recipe sha256 {facts['recipe_sha256']}"
-    elif manifest.kind == "suite":
-        yield f"{facts['name']}, {sum(facts['items'].values()):,} items"
-    elif manifest.kind == "scorecard":
-        for name, suite in facts["suites"].items():
-            overall = suite["overall"]
-            yield (
-                f"{name}: base {overall['base']:g} of {overall['n']}, refined "
-                f"{overall['other']:g} ({suite['metric']}); difference in "
-                f"[{overall['low']:+.1%}, {overall['high']:+.1%}]"
-            )
-        yield f"measured weights sha256 {facts['measured']['checkpoint']}"
-    elif manifest.kind == "release":
-        gate = facts["gate"]
-        yield f"{facts['name']}: gate approved its {gate['purpose']}"
-        yield from (
-            f"licence of {each['role']} {each['name']}: {each['licence']}"
-            for each in gate["licences"]
-        )
-    elif manifest.kind == "offer":
-        price = facts["price"]
-        prices = [Money(price[kind], price["currency"]) for kind in ("prompt", "completion")]
-        yield f"{facts['name']} at {prices[0]} and {prices[1]} per million tokens"
-
-
-def _files(facts: Any) -> list[dict[str, str]]:
-    return list(facts["files"])
+    def value(self) -> dict[str, Any]:
+        papers = [each.value() for each in self.papers]
+        return {
+            "depth": self.depth,
+            "role": self.role,
+            "id": self.id,
+            "facts": list(self.facts),
+            "papers": papers,
+        }
 
 
 def artifact_links(store: Store, start: str, depth: int = 0) -> Iterator[Link]:
-    """The chain of an artifact, itself first."""
+    """The chain of an artifact, itself first: every base, corpus and teacher of every stage."""
     for step in walk(start, lambda each: store.load(each).manifest):
         role = step.role or step.manifest.kind
-        yield Link(depth + step.depth, role, step.id, tuple(describe(step.manifest)))
+        facts = tuple(describe(step.manifest))
+        papers = tuple(papers_of(store.load(step.id), Log(store.root / NAME)))
+        yield Link(depth + step.depth, role, step.id, facts, papers)
 
 
 def charge_link(charge: Charge, depth: int) -> Link:
@@ -191,17 +163,14 @@ def trace_links(workspace: Workspace, id_: str, period: tuple[int, int]) -> list
 @click.option("--month", type=Month(), help="Of an invoice line; the current month if left out.")
 @with_output
 def trace(out: Output, id_: str, month: tuple[int, int] | None) -> None:
-    """Show the chain behind ID, down to the hashes of the base and the data and to the licences.
+    """Show the chain behind ID, down to the hashes of the base and the data, to every licence text,
+    the bill of materials, NOTICE, and who attested what.
 
     ID is an invoice line, a request, a release, a scorecard, a checkpoint, a corpus, or the public
     name of a model.
     """
     links = trace_links(workspace_here(), id_, month or this_month())
-    value = [
-        {"depth": link.depth, "role": link.role, "id": link.id, "facts": list(link.facts)}
-        for link in links
-    ]
-    out.result(value, *(line for link in links for line in link.lines()))
+    out.result([link.value() for link in links], *(line for link in links for line in link.lines()))
 
 
 def _prove(book: Path | str, deep: bool) -> list[Check]:
