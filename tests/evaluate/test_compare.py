@@ -19,6 +19,7 @@ def right_or_wrong(results: list[tuple[bool, bool]], clusters: int | None = None
     return Pairs(tuple(float(a) for a, _ in results), tuple(float(b) for _, b in results), named)
 
 
+@settings(deadline=None)
 @given(outcomes, st.none() | st.integers(1, 20))
 def test_a_comparison_counts_and_its_interval_holds_the_difference(
     results: list[tuple[bool, bool]], clusters: int | None

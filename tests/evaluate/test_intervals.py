@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avocado.evaluate.intervals import newcombe, resampled, student, unseen, wilson
@@ -25,6 +25,7 @@ def test_wilson_gives_the_published_intervals(right: int, n: int, low: float, hi
     assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.data())
 def test_wilson_holds_the_rate_and_mirrors(n: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))
@@ -34,6 +35,7 @@ def test_wilson_holds_the_rate_and_mirrors(n: int, data: st.DataObject) -> None:
     assert wilson(n - right, n) == pytest.approx((1 - high, 1 - low))
 
 
+@settings(deadline=None)
 @given(cells)
 def test_newcombe_mirrors_when_the_models_change_places(four: tuple[int, int, int, int]) -> None:
     both, base, other, neither = four
@@ -90,6 +92,7 @@ def _bounds(differences: list[float], **options: int) -> tuple[float, float]:
     return float(means[int(0.025 * len(means))]), float(means[int(0.975 * len(means))])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60))
 def test_the_bootstrap_is_a_bootstrap(differences: list[float]) -> None:
     low, high = _bounds(differences, resamples=2000, seed=3)

@@ -6,7 +6,7 @@ import random
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avocado.evaluate.significance import holm, mcnemar, permutation
@@ -21,6 +21,7 @@ def test_mcnemar_is_the_binomial_test(won: int, lost: int, p: float) -> None:
     assert mcnemar(lost, won) == mcnemar(won, lost)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_mcnemar_counts_what_is_at_least_as_extreme(won: int, lost: int) -> None:
     n = won + lost
@@ -34,6 +35,7 @@ def test_mcnemar_survives_a_very_large_suite() -> None:
     assert 0 <= mcnemar(20_000, 15_000) < 1e-100
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_a_permutation_of_right_and_wrong_is_mcnemar(won: int, lost: int) -> None:
     """All sign flips of ±1 are the binomial distribution."""
@@ -71,6 +73,7 @@ def test_holm_on_the_textbook_case() -> None:
     assert holm([0.02, 0.01, 0.9, 0.03]) == pytest.approx((0.06, 0.04, 0.9, 0.06))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_never_lowers_a_value_and_lies_below_bonferroni(values: list[float]) -> None:
     for value, adjusted in zip(values, holm(values), strict=True):
