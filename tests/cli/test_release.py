@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import stat
@@ -203,6 +204,24 @@ def test_vllm_is_refused_where_it_would_need_plain_files_on_a_disk(
         plain_files(Workspace.open(folder), release)
 
 
+def test_a_release_that_lay_in_plain_is_sealed_when_it_is_made_again(tmp_path: Path) -> None:
+    from avocado.cli.keeping import keep_signed
+    from avocado.release.signature import signing_key
+
+    make_shop(tmp_path / "shop")
+    workspace = Workspace.open(tmp_path / "shop")
+    plain = release_of(tmp_path / "shop")
+    private, _ = signing_key(workspace.state)
+    with workspace.store.stage() as staging:
+        shutil.copytree(plain.files, staging.folder, dirs_exist_ok=True)
+        again = keep_signed(
+            workspace, staging, plain.manifest.facts, plain.manifest.parents, private, Vault(KEY)
+        )
+    assert again.id == plain.id
+    assert Vault(KEY).digests(again.files) == plain.manifest.files
+    assert not list(workspace.state.rglob("*.safetensors"))
+
+
 @pytest.mark.skipif(not in_memory(Path("/dev/shm")), reason="needs a tmpfs")
 def test_plain_files_for_vllm_lie_in_memory(sealed: tuple[Path, str]) -> None:
     from avocado.cli.vaults import plain_files
@@ -214,7 +233,11 @@ def test_plain_files_for_vllm_lie_in_memory(sealed: tuple[Path, str]) -> None:
         file.write(f'plain_folder = "{place}"\n')
     try:
         release = release_of(folder)
+        dead, alive = (place / f"{release.id}.{pid}" for pid in (2**30, os.getppid()))
+        dead.mkdir(parents=True)
+        alive.mkdir()
         found = plain_files(Workspace.open(folder), release)
+        assert (dead.exists(), alive.exists()) == (False, True)
         assert digest_folder(found) == release.manifest.files
         assert stat.S_IMODE(found.stat().st_mode) == 0o700
     finally:

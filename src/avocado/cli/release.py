@@ -25,7 +25,7 @@ from avocado.cli.gate import (
 )
 from avocado.cli.keeping import Made, card_of, keep_signed
 from avocado.cli.output import Output, with_output
-from avocado.cli.vaults import GUARDS, vault_of
+from avocado.cli.vaults import kept_line, vault_of
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.release.offer import Offer
@@ -207,7 +207,7 @@ def release(
     """
     from avocado.release.hub import check_destination, push
     from avocado.release.publish import publish_folder
-    from avocado.release.signature import SIGNATURE
+    from avocado.release.signature import SIGNATURE, fingerprint, signing_key
     from avocado.release.vault import is_sealed
 
     workspace = workspace_here()
@@ -246,6 +246,7 @@ def release(
         *lines,
         *([f"wrote the open weights to {folder}"] if folder is not None else []),
         *([f"pushed to {pushed.url} at {pushed.commit[:12]}"] if pushed is not None else []),
-        *([f"its weights lie encrypted: {GUARDS}"] if is_sealed(released.files) else []),
+        f"signed by the key {fingerprint(signing_key(workspace.state)[1])[:16]}…",
+        *([kept_line(is_sealed(released.files))] if paid else []),
         "Next: avocado serve",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -17,11 +18,19 @@ from avocado.workspace import CONFIG, Artifact, Workspace
 if TYPE_CHECKING:
     from avocado.engine.model import Weights
 
-GUARDS = (
-    "the vault guards disks, snapshots and backups that are lost without its key; it guards "
-    "nothing from whoever rules this machine, nor what lies elsewhere in plain: the checkpoint"
-)
-"""What is said of encrypted weights wherever some are made."""
+
+def kept_line(sealed: bool) -> str:
+    """What guards the weights of a paid release, and what does not, in one sentence."""
+    if sealed:
+        return (
+            "its weights lie encrypted: that guards disks and backups that are lost without the "
+            "key, not against whoever rules this machine, and not the checkpoint, which lies in "
+            "plain"
+        )
+    return (
+        "its weights lie in plain, readable by you alone: whoever gets the disk or a backup can "
+        f"read them ([vault] in {CONFIG} encrypts them)"
+    )
 
 
 def vault_of(workspace: Workspace) -> Vault | None:
@@ -98,12 +107,25 @@ def plain_files(workspace: Workspace, release: Artifact) -> Path:
     folder = Path(wanted).expanduser()
     if not in_memory(folder):
         raise Refused(f"{folder} is on a disk: [vault] plain_folder names one on a tmpfs")
-    target = folder / release.id
-    shutil.rmtree(target, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in folder.glob(f"{release.id}.*"):  # by servers that were killed
+        if not _runs(left.suffix[1:]):
+            shutil.rmtree(left, ignore_errors=True)
+    target = folder / f"{release.id}.{os.getpid()}"
+    shutil.rmtree(target, ignore_errors=True)
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     _opener(workspace, release).open_into(release.files, target)
     return target
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        pass
+    return True
 
 
 def in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
