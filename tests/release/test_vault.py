@@ -7,6 +7,8 @@ import secrets
 import stat
 import subprocess
 import sys
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,23 @@ def test_a_disk_that_fails_leaves_the_plain_file(tmp_path: Path, monkeypatch: An
         VAULT.seal(path)
     assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
     assert not (tmp_path / f"model.safetensors{SUFFIX}").exists()
+
+
+def test_sealed_models_are_the_plain_ones_in_shards_and_for_vectors(tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    from avocado.engine.model import load_pretrained
+
+    seedling = Path(str(files("avocado") / "seedling" / "model"))
+    text: Any = AutoModelForCausalLM.from_pretrained(seedling, dtype=torch.float32)
+    for kind, model in ((AutoModelForCausalLM, text), (AutoModel, text.model)):
+        folder = tmp_path / kind.__name__
+        model.save_pretrained(folder, max_shard_size="2MB")
+        assert len(list(folder.glob("*.safetensors"))) > 1
+        plain = load_pretrained(kind, folder, "cpu", None).state_dict()
+        VAULT.seal_folder(folder)
+        assert not list(folder.glob("*.safetensors"))
+        found = load_pretrained(kind, folder, "cpu", partial(VAULT.weights, folder)).state_dict()
+        assert found.keys() == plain.keys()
+        for name, tensor in plain.items():
+            assert torch.equal(found[name], tensor), name
