@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,8 @@ from avocado.terms.money import Money
 from avocado.workspace import Artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from avocado.train.launch import Launcher
     from avocado.train.recipe import Recipe
     from avocado.train.run import Start
@@ -34,13 +36,20 @@ def write_launch_file(out: Output, recipe: Recipe, path: Path, launcher: Launche
     )
 
 
+def _held_out(note: Mapping[str, Any]) -> Iterator[str]:
+    if loss := note.get("held_out_loss"):
+        yield f"loss a token on what was held out: {loss['before']:.4f} → {loss['after']:.4f}"
+
+
 def checkpoint_lines(checkpoint: Artifact) -> list[str]:
     facts, note = checkpoint.manifest.facts, checkpoint.note
     return [
         f"{facts['method']}, {facts['weights']}, {facts['steps']:,} steps, "
         f"{facts['tokens']:,} tokens, "
         f"{facts['trainable']:,} of {facts['parameters']:,} parameters trained, "
-        f"{facts['flops']:.2g} FLOP, {note['seconds']:.0f} s; final loss {facts['loss']:.4f}",
+        f"{note['seconds']:.0f} s; final loss {facts['loss']:.4f}",
+        *_held_out(note),
+        *(f"note: {each}" for each in note["notes"]),
         f"made {short(checkpoint.id)}",
     ]
 
@@ -120,7 +129,8 @@ def train(
     out.result(
         {"checkpoint": checkpoint.id, **checkpoint.manifest.facts},
         *checkpoint_lines(checkpoint),
-        f"Next: avocado evaluate {short(checkpoint.id)}",
+        f"Next: avocado evaluate {short(checkpoint.id)}"
+        + ("" if loaded.evaluation else " --suite ITEMS.jsonl"),
     )
 
 

@@ -49,7 +49,8 @@ class Assembly:
     for a method that makes its own text it is known once that step has run, and for the others at
     once. ``total`` is ``tokens`` of the last step where that is known beforehand. ``trained()`` is
     how many of all those tokens carried loss. ``notes`` say in plain words what went otherwise than
-    the recipe asks, and why.
+    the recipe asks, and why. ``held_out()`` is the mean loss a token on what the corpus holds out,
+    as the model is now; None where nothing is held out.
     """
 
     trainer: Trainer
@@ -57,6 +58,7 @@ class Assembly:
     tokens: Callable[[int], int]
     trained: Callable[[], int]
     total: int | None = None
+    held_out: Callable[[], float] | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -7,9 +7,10 @@ how often it saves) does not count. The tables of the methods are in ``methods``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -180,9 +181,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One training run, or several ``stages`` of it. ``base`` is ``"seedling"``, a folder or a
     Hugging Face id; ``data`` and ``evaluation`` are paths relative to the recipe's file.
-    ``license`` holds for rows that state none. ``evaluation``, where given, must not be in the
-    data. ``method`` says what is learnt from, ``weights`` which weights learn. ``holdout`` is the
-    share of the data's groups that is not learnt: loss on it is measured instead.
+    ``license`` holds for rows that state none. ``evaluation``, where given (items as
+    JSONL, or suites as TOML), must not be in the data. ``method`` says what is learnt from,
+    ``weights`` which weights learn. ``holdout`` is the share of the data's groups that is not
+    learnt: the loss on it is measured before the first step and after the last instead.
     """
 
     name: Annotated[str, Meta(pattern=NAME)]
@@ -214,6 +216,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f'method = "{self.method}" needs a [{self.method}] table')
         if not self.stages and self.training.micro_batch > self.training.batch * self._answers:
             raise ValueError("micro_batch must not be larger than batch")
+        measured = self.method in ("supervised", "pretraining")
+        if self.holdout and not self.stages and not measured:
+            raise ValueError(f'holdout is not measured for method = "{self.method}"')
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("two stages have one name")
@@ -323,4 +328,36 @@ def _sentence(error: str) -> str:
     """msgspec says ``Object contains unknown field `x` - at `$.training` ``; people say keys."""
     text = error.replace("Object contains unknown field", "unknown key")
     text = text.replace("Object missing required field", "missing key")
-    return text.replace(" - at `$.", ", in `")
+    found = re.match(r"Invalid enum value '(.*)' - at `\$\.(.*)`$", text, re.DOTALL)
+    if found is None:
+        return text.replace(" - at `$.", ", in `")
+    value, path = found.groups()
+    hint = ""
+    if path.endswith("method") and value in get_args(Weights):
+        hint = f'; which weights learn is said by weights = "{value}"'
+    return f"`{path}` cannot be {value!r}, only {', '.join(_choices(path))}{hint}"
+
+
+def _choices(path: str) -> Sequence[str]:
+    """What the schema allows at ``path``, such as ``stages[0].method``."""
+    whole = schema()
+    found = [whole]
+    for key in re.findall(r"\w+", re.sub(r"\[[^\]]*\]", "", path)):
+        tables = (table for each in found for table in _meant(each, whole))
+        found = [table["properties"][key] for table in tables if key in table.get("properties", {})]
+    return [
+        value for each in found for meant in _meant(each, whole) for value in meant.get("enum", ())
+    ]
+
+
+def _meant(part: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A part of a schema and all that may stand in its place, down to a list's elements."""
+    yield part
+    inner = [
+        *part.get("anyOf", ()),
+        *([part["items"]] if isinstance(part.get("items"), dict) else ()),
+    ]
+    if "$ref" in part:
+        inner.append(whole["$defs"][part["$ref"].rpartition("/")[2]])
+    for each in inner:
+        yield from _meant(each, whole)

@@ -125,13 +125,18 @@ def run(
         reporter.follow(assembly, recipe, first, team.size)
         if team.leads:
             trackers.follow(assembly.trainer, first)
+        measure = assembly.held_out
+        held_out = None if measure is None else {"before": measure()}
         assembly.trainer.train(resume_from_checkpoint=str(point.path) if point else None)
+        if measure is not None and held_out is not None:
+            held_out["after"] = measure()
         state = _whole_state(assembly)
         checkpoint = team.once(lambda: _describe(work, assembly))
         team.once(lambda: _write_result(assembly, state, recipe, checkpoint.dtype, base, out))
     team.once(run_folder.finish)
     seconds = time.monotonic() - began
-    return Finished(checkpoint, _note(assembly, first, seconds))
+    note = _note(work, assembly, first, seconds)
+    return Finished(checkpoint, {**note, "held_out_loss": held_out} if held_out else note)
 
 
 def _begin(folder: RunFolder, described: Mapping[str, Json], start: Start) -> Point | None:
@@ -284,8 +289,16 @@ def _write_result(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _note(assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
+def _note(work: Work, assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
     import torch
+
+    equal = [line["no_signal"] == 1 for line in work.run_folder.metrics() if "no_signal" in line]
+    notes = list(assembly.notes)
+    if equal and sum(equal) * 2 > len(equal):
+        notes.append(
+            f"in {sum(equal):,} of {len(equal):,} steps all answers to each prompt were equally "
+            "good, so nothing was learnt: choose rewards or prompts that tell answers apart"
+        )
 
     passed = assembly.tokens(assembly.steps) - (assembly.tokens(first) if first else 0)
     return {
@@ -296,6 +309,6 @@ def _note(assembly: Assembly, first: int, seconds: float) -> dict[str, Json]:
         "threads": torch.get_num_threads(),
         "memory_peak": memory_peak(),
         "resumed_from_step": first,
-        "notes": list(assembly.notes),
+        "notes": notes,
         "versions": versions(),
     }

@@ -8,7 +8,7 @@ positions. Knows nothing of files of examples or of ids of artifacts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -118,8 +118,29 @@ def assemble(work: Work) -> Assembly:
         lambda step: passes.tokens[step - 1],
         lambda: passes.trained,
         passes.tokens[-1],
+        _held_out(work, assembled, training.batch),
         prepared.notes,
     )
+
+
+def _held_out(work: Work, trainer: RowsTrainer, at_once: int) -> Callable[[], float] | None:
+    """Measures the loss on what the corpus holds out, rendered as training rows are."""
+    template, longest = work.template, work.recipe.training.max_length
+    if work.recipe.method == "pretraining":
+        documents = list(corpora.read(work.corpus, Document, held_out=True))
+        rows = render_documents(documents, template, longest)[0] if documents else None
+    else:
+        examples = list(corpora.read(work.corpus, held_out=True))
+        rows = render(examples, template, longest) if examples else None
+    if rows is None:
+        return None
+    packed = trainer.data_collator.packed
+    collate = _Collator(rows, template.pad_id, packed)
+    batches = [
+        list(range(start, min(start + at_once, len(rows))))
+        for start in range(0, len(rows), at_once)
+    ]
+    return lambda: trainer.mean_loss(collate([{"rows": batch}]) for batch in batches)
 
 
 class RowsTrainer(SFTTrainer):  # type: ignore[misc]
@@ -155,6 +176,21 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         summed = model(**inputs)["loss"]
         return summed * self.accelerator.num_processes / num_items_in_batch
+
+    def mean_loss(self, batches: Iterable[dict[str, Any]]) -> float:
+        """The mean of −log p over the labelled tokens of ``batches``, nothing learnt from them."""
+        summed = count = 0.0
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in batches:
+                inputs = self._prepare_inputs(batch)
+                labelled = (inputs["labels"][:, 1:] != IGNORED).sum()
+                loss = self.compute_loss(self.model, inputs, num_items_in_batch=labelled)
+                summed += float(loss) / self.accelerator.num_processes * int(labelled)
+                count += int(labelled)
+        self.model.train(training)
+        return summed / count
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The plain loss comes without TRL's entropy and accuracy."""
@@ -280,11 +316,11 @@ class _Collator:
     def __init__(self, sequences: Sequences, pad_id: int, packed: bool) -> None:
         self._sequences = sequences
         self._pad_id = pad_id
-        self._packed = packed
+        self.packed = packed
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows = [self._sequences.row(index) for item in items for index in item["rows"]]
-        return self._end_to_end(rows) if self._packed else self._padded(rows)
+        return self._end_to_end(rows) if self.packed else self._padded(rows)
 
     def _end_to_end(self, rows: Sequence[Tokens]) -> dict[str, Any]:
         around = attention.boundaries([len(ids) for ids, _ in rows])
