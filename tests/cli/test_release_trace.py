@@ -50,7 +50,7 @@ def test_an_invoice_line_leads_to_every_licence_text(
     told = "\n".join(by_role["release"]["facts"])
     assert "licence of base seedling: Apache-2.0 <https://www.apache.org" in told
     assert "licence of data avocado demo generator: Apache-2.0" in told
-    assert "to observe: seedling: state that the files were changed (§4b)" in told
+    assert "to observe: state that the files were changed (§4b), for seedling and" in told
     said = avocado(folder, "trace", line).out
     assert said.index("invoice line") < said.index("release-") < said.index("base-")
     assert f"NOTICE sha256 {papers['NOTICE']['sha256']}" in said

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avocado.errors import Refused
@@ -30,7 +31,13 @@ class Paper:
 
     def __str__(self) -> str:
         sha = f" sha256 {self.sha256}" if self.sha256 else ""
-        return f"{self.name}{sha}, {self.place}"
+        return f"{self.name}{sha}" if self.folder else f"{self.name}{sha}, {self.place}"
+
+    @property
+    def folder(self) -> str | None:
+        """Where it lies, if it is a file."""
+        path = Path(self.place)
+        return str(path.parent) if path.is_absolute() else None
 
     def value(self) -> dict[str, str | None]:
         return {"name": self.name, "sha256": self.sha256, "place": self.place}
@@ -111,7 +118,7 @@ def describe(manifest: Manifest) -> Iterator[str]:
             text = f", text sha256 {each['text_sha256']}" if each.get("text_sha256") else ""
             source = f" <{known.source}>" if known else ""
             yield f"licence of {each['role']} {each['name']}: {each['licence']}{source}{text}"
-        yield from (f"to observe: {each}" for each in gate.get("notices", ()))
+        yield from (f"to observe: {each}" for each in duties(gate.get("notices", ())))
     elif manifest.kind == "offer":
         price = facts["price"]
         prices = [Money(price[kind], price["currency"]) for kind in ("prompt", "completion")]
@@ -122,3 +129,11 @@ def describe(manifest: Manifest) -> Iterator[str]:
 
 def _files(facts: Any) -> list[dict[str, str]]:
     return list(facts["files"])
+
+
+def duties(notices: Sequence[str]) -> list[str]:
+    """Each duty once, with all that it holds for: notices are ``name: duty``."""
+    names: dict[str, list[str]] = {}
+    for name, _, duty in (notice.partition(": ") for notice in notices):
+        names.setdefault(duty, []).append(name)
+    return [f"{duty}, for {' and '.join(whose)}" for duty, whose in names.items()]

@@ -25,6 +25,7 @@ from avocado.cli.gate import (
 )
 from avocado.cli.keeping import Made, card_of, keep_signed
 from avocado.cli.output import Output, with_output
+from avocado.cli.provenance import duties
 from avocado.cli.vaults import kept_line, vault_of
 from avocado.errors import Refused
 from avocado.lineage import short
@@ -128,14 +129,6 @@ def release_lines(release: Artifact, offer: Offer, verdict_facts: dict[str, Any]
         *(f"to observe: {duty}" for duty in duties(verdict_facts["notices"])),
         f"made {short(release.id)} and {short(offer.id)}: {offer.name} at {per_million}",
     ]
-
-
-def duties(notices: Sequence[str]) -> list[str]:
-    """Each duty once, with all that it holds for: notices are ``name: duty``."""
-    names: dict[str, list[str]] = {}
-    for name, _, duty in (notice.partition(": ") for notice in notices):
-        names.setdefault(duty, []).append(name)
-    return [f"{duty}, for {' and '.join(whose)}" for duty, whose in names.items()]
 
 
 def parse_price(

@@ -43,7 +43,13 @@ class Link:
 
     def lines(self) -> list[str]:
         pad = "  " * self.depth
-        told = (*self.facts, *(str(each) for each in self.papers))
+        told = list(self.facts)
+        folder = None
+        for each in self.papers:
+            if each.folder not in (None, folder):
+                folder = each.folder
+                told.append(f"in {folder}:")
+            told.append(str(each))
         return [f"{pad}{self.role}  {self.id}", *(f"{pad}    {fact}" for fact in told)]
 
     def value(self) -> dict[str, Any]:
