@@ -162,6 +162,9 @@ def test_hugging_face_reads_the_card(base: Path) -> None:
         (None, 0.6),
     }
     named: Any = ModelCard(str(card(licence="LicenseRef-Qwen"))).data
+    scored = replace(card().scores[0], metric="right answers")
+    counted: Any = ModelCard(str(card(scores=[scored]))).data
+    assert {each.metric_type for each in counted.eval_results} == {"accuracy"}
     other = named.to_dict()
     assert (other["license"], other["license_name"], other["license_link"]) == (
         "other",

@@ -29,6 +29,8 @@ _HUB_TAGS: Final = frozenset(
     "odc-by pddl unlicense isc".split()
 )
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_METRICS: Final = {"right answers": "accuracy"}
+"""What a score is called by the hub, where it has a word for it."""
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}")
 
 
@@ -115,7 +117,7 @@ class Card:
                     "dataset": where,
                     "metrics": [
                         {
-                            "type": each.metric,
+                            "type": _METRICS.get(each.metric, each.metric),
                             "value": round(row.refined, 6),
                             "name": f"{each.metric} ({row.items} items)",
                         }
