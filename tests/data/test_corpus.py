@@ -133,8 +133,9 @@ def test_fault_41_over_length_is_an_error_and_dropping_a_choice(
     seedling: ChatTemplate, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.jsonl", talk("short"), talk("long " * 200))
-    with pytest.raises(Refused, match=r"row 2: \d+ tokens where max_length allows 64"):
+    with pytest.raises(Refused, match=r"row 2: \d+ tokens where max_length allows 64") as caught:
         freeze(seedling, path, out=tmp_path / "c")
+    assert caught.value.reasons[-1].endswith('over_length = "drop" under [training]')
     rules = Rules(64, over_length="drop")
     report = freeze(seedling, path, out=tmp_path / "d", rules=rules).report
     assert (report.accepted, report.dropped, report.longest < 64) == (1, 1, True)
@@ -157,7 +158,7 @@ def test_fault_41_nothing_is_dropped_in_silence(seedling: ChatTemplate, tmp_path
         "a.jsonl, row 2: it is of the shape 'prompts', and row 1 of 'OpenAI messages': "
         "a file has one shape"
     )
-    assert caught.value.reasons[-1] == "… and 16 more rows"
+    assert caught.value.reasons[-2] == "… and 16 more rows"
     assert not any((tmp_path / "c").iterdir())
     report = freeze(seedling, path, out=tmp_path / "d", rules=Rules(64, invalid="drop")).report
     assert report.rows == 23 == report.accepted + report.dropped
@@ -172,6 +173,7 @@ def test_rows_dropped_by_choice_are_not_given_as_reasons(
         freeze(seedling, path, out=tmp_path / "c")
     assert caught.value.reasons == (
         "a.jsonl, row 3: its columns are of no known shape (no); what can be read: OpenAI messages",
+        'mend the data, or leave such rows out: invalid = "drop" under [checks]',
     )
 
 

@@ -257,7 +257,8 @@ def test_a_local_teachers_passes_are_counted(
 ) -> None:
     table = 'distillation = {model = "teacher", max_tokens = 6}'
     recipe = make_recipe(f'method = "distillation"\n{table}', batch=3, steps=3)
-    planned = plan(recipe, base=base, corpus=problems, teacher=base)
+    planned = plan(recipe, base=base, corpus=problems, teacher=base, probe_steps=1)
+    assert planned.seconds is not None, "its answers are timed as those of rewards are"
     most = sum(lengths(template, problems)) + 9 * 6
     assert planned.load.teacher == planned.tokens == most
     everything = planned.parameters

@@ -42,6 +42,12 @@ steps = 10
         ("steps = 10", 'steps = 10\nprecision = "fp8"', "`training.precision` cannot be 'fp8'"),
         ('name = "demo"', 'name = "../demo"', "in `name`"),
         ('name = "demo"', 'name = "demo"\nweights = "dora"', "only full, lora, qlora"),
+        ('name = "demo"', 'name = "demo"\nmethod = "lora"', 'is said by weights = "lora"'),
+        (
+            "steps = 10",
+            'steps = 10\n[[stages]]\nname = "a"\n[stages.grpo]\nrewards = [{kind = "is"}]',
+            "cannot be 'is', only exact, function, json_schema, regex",
+        ),
         ("steps = 10", "steps = 10\n[lora]\nr = 4", 'a [lora] table needs weights = "lora"'),
         ("steps = 10", "steps = = 10", "line 9"),
     ],

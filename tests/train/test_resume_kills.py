@@ -67,10 +67,12 @@ class Shop:
             stderr=subprocess.PIPE,
         )
 
-    def train(self, *words: str) -> None:
+    def train(self, *words: str) -> tuple[str, str]:
+        """What it said: results, and progress."""
         process = self.start(*words)
-        _, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
+        return out, err
 
     def weights(self) -> list[dict[str, str]]:
         """The hashes of every checkpoint's files, in the order of their making."""
@@ -123,7 +125,11 @@ def undisturbed(
     """The checkpoint of a run of :data:`ADAPTERS` that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "shop"
     shop = Shop(folder, ADAPTERS.replace("{base}", str(base)), conversations)
-    shop.train()
+    out, err = shop.train()
+    assert "40 of 40 rows accepted" in out, "what is learnt is said, and what is left out"
+    strange = [line for line in err.splitlines() if not line.startswith("  step ")]
+    assert not strange, "only progress goes to standard error"
+    assert " 0 tokens/s" not in err, "a speed that is not known yet is not shown"
     return shop.weights()
 
 
@@ -242,5 +248,5 @@ def test_fault_43_data_recipe_or_code_that_changed_is_named(
     process = shop.start("--resume")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "code.train, identity.corpus, recipe.training.batch" in err
+    assert "code.train, the data, recipe.training.batch" in err
     assert "put it back, or begin anew with --restart" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import get_args
 
@@ -10,19 +11,26 @@ import msgspec
 import pytest
 
 from avocado.rewards import Reward
-from avocado.train.methods import Dpo, Grpo, Kto, Method
-from avocado.train.recipe import parse
+from avocado.train.methods import Distillation, Dpo, Grpo, Kto, Method
+from avocado.train.recipe import Stage, parse
 
-TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "training.md").read_text("utf-8")
 RECIPES = re.findall(r"```toml\n(name = .*?)```", TEXT, re.DOTALL)
 
 
 def test_recipes_that_are_shown_are_recipes() -> None:
     shown = {parse(text).method for text in RECIPES}
-    assert {"dpo", "kto", "grpo"} <= shown
+    assert {"supervised", "dpo", "kto", "grpo", "distillation"} <= shown
 
 
-@pytest.mark.parametrize("table", [Dpo, Kto, Grpo, Reward])
+def test_the_first_recipe_of_a_newcomer_is_one() -> None:
+    guide = (DOCS / "getting-started.md").read_text("utf-8")
+    (shown,) = re.findall(r"   ```toml\n(.*?)```", guide, re.DOTALL)
+    assert parse(textwrap.dedent(shown)).weights == "lora"
+
+
+@pytest.mark.parametrize("table", [Dpo, Kto, Grpo, Reward, Distillation, Stage])
 def test_every_setting_is_named(table: type[msgspec.Struct]) -> None:
     for name in table.__struct_fields__:
         assert re.search(rf"\b{name}\b", TEXT), f"docs/training.md does not name {name}"

@@ -174,6 +174,14 @@ def check(
     report = found.report
     value = {**found.facts, **report.to_json(), "guessed": report.guesses.to_json()}
     lines = [*intake.lines(found.facts), *report.lines()]
+    if report.dropped:
+        lines.append(f"training leaves out {report.dropped:,} of these rows")
+    if report.refused:
+        stopping = [reason for reason in report.rejected if rules.of(reason) == "refuse"]
+        lines.append(
+            f"training would stop at {report.refused:,} of these rows: mend them, or leave them "
+            f"out in the recipe: {rules.remedies(stopping)}"
+        )
     if html is not None:
         from avocado.data.page import page
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from avocado.cli.data import freeze_corpus, place_base, recipe_base
+from avocado.cli.data import corpus_lines, freeze_corpus, place_base, recipe_base
 from avocado.cli.distilling import gather_corpus, place_teacher
 from avocado.cli.output import Output
 from avocado.cli.planning import (
@@ -174,9 +174,14 @@ def _train_stage(
 def _corpus(ground: Ground, stage: Recipe) -> Artifact:
     """What the stage learns from, frozen; teachers answer its prompts first where it has them."""
     frozen = freeze_corpus(ground.workspace, stage, ground.path, ground.found)
+    for line in corpus_lines(frozen):
+        ground.out.say(line)
     if stage.distillation is None or not stage.distillation.teachers:
         return frozen
-    return gather_corpus(ground.out, ground.workspace, stage, ground.path, ground.found, frozen)
+    taught = gather_corpus(ground.out, ground.workspace, stage, ground.path, ground.found, frozen)
+    for line in corpus_lines(taught):
+        ground.out.say(line)
+    return taught
 
 
 def _run(
@@ -197,10 +202,10 @@ def _run(
             extra = progress.extra
             told = "".join(f"{key} {extra[key]:.3f}  " for key in TOLD if key in extra)
             used = "" if progress.mfu is None else f"MFU {progress.mfu:.0%}  "
-            note = (
-                f"loss {progress.loss:.3f}  {told}{progress.tokens_per_second:,.0f} tokens/s  "
-                f"{used}{spoken(progress.seconds_left)} left"
-            )
+            note = f"loss {progress.loss:.3f}  {told}"
+            if progress.tokens_per_second:  # not known before the second step
+                note += f"{progress.tokens_per_second:,.0f} tokens/s  {used}"
+                note += f"{spoken(progress.seconds_left)} left"
             report(progress.step, progress.steps, note)
 
         return run(

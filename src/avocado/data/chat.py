@@ -112,7 +112,8 @@ class ChatTemplate:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of ``text`` with nothing added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        encoded = self.tokenizer(text, add_special_tokens=False, verbose=False)
+        return tuple(encoded["input_ids"])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids``; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""

@@ -74,6 +74,16 @@ class Rules:
         }
         return special.get(reason, self.invalid)
 
+    def remedies(self, reasons: Iterable[str]) -> str:
+        """The settings of a recipe that leave out what stops for ``reasons``."""
+        keys = {
+            NEAR_DUPLICATE: ("near_duplicates", "checks"),
+            OVER_LENGTH: ("over_length", "training"),
+            CONTAMINATED: ("contaminated", "checks"),
+        }
+        named = dict.fromkeys(keys.get(reason, ("invalid", "checks")) for reason in reasons)
+        return ", ".join(f'{key} = "drop" under [{table}]' for key, table in named)
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate(Generic[AnyRecord]):

@@ -216,7 +216,7 @@ def _refuse(report: Report, rules: Rules) -> None:
         more = report.refused - len(shown)
         if more > 0:
             shown.append(f"… and {more:,} more rows")
-        raise Refused(*shown)
+        raise Refused(*shown, f"mend the data, or leave such rows out: {rules.remedies(stopping)}")
     if not report.accepted:
         raise Refused("no row was accepted, so there is nothing to train on")
 

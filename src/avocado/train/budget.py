@@ -106,9 +106,10 @@ def compared(planned: Mapping[str, Any], taken: Mapping[str, Any]) -> list[str]:
     lines = [
         f"tokens: {most}{planned['tokens']:,} planned, {taken['tokens']:,} in fact",
         f"FLOPs: {most}{planned['flops']:.2e} planned, {taken['flops']:.2e} in fact",
-        f"time of all steps: {_said(seconds)} planned, {spoken(taken['seconds'])} in fact",
-        f"memory: {size(planned['memory']['total'])} planned, {size(taken['memory'])} at the peak "
-        "in fact (of a GPU, else of the whole process)",
+        f"time of all steps: {_planned(seconds)}{spoken(taken['seconds'])} in fact",
+        f"memory: {size(planned['memory']['total'])} planned for the model and its training, "
+        f"{size(taken['memory'])} at the peak in fact (of a GPU; without one, of the whole process "
+        "with its libraries)",
     ]
     if cost is not None or taken["cost"] is not None:
         planned_cost = "not" if cost is None else " to ".join(cost)
@@ -116,5 +117,7 @@ def compared(planned: Mapping[str, Any], taken: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _said(seconds: Sequence[float] | None) -> str:
-    return "not" if seconds is None else f"{spoken(seconds[0])} to {spoken(seconds[1])}"
+def _planned(seconds: Sequence[float] | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{spoken(seconds[0])} to {spoken(seconds[1])} planned, "

@@ -311,8 +311,9 @@ def _by_tokens(planned: Plan, rates: tuple[float, float]) -> tuple[float, float]
 def _by_steps(load: Load, measured: Probe, recipe: Recipe) -> tuple[float, float]:
     """From answers as long as those of the probe to answers of full length."""
     if measured.answer:
-        assert recipe.grpo is not None
-        growth = recipe.grpo.max_tokens / measured.answer
+        settings = recipe.grpo or recipe.distillation
+        assert settings is not None
+        growth = settings.max_tokens / measured.answer
     else:
         growth = load.tokens / load.steps / measured.tokens
     slow, fast = measured.seconds

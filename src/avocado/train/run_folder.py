@@ -88,7 +88,7 @@ class RunFolder:
         if changed:
             raise Refused(
                 f"the run cannot be resumed, because this changed since it began: "
-                f"{', '.join(changed)}; put it back, or begin anew with --restart"
+                f"{', '.join(map(_plain, changed))}; put it back, or begin anew with --restart"
             )
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= point.step]
         _write(self.path / _METRICS, "".join(kept))
@@ -199,6 +199,11 @@ class RunFolder:
         """The run has ended well: there is nothing to resume any more; the log stays."""
         for folder in [*self.path.glob(f"{_CHECKPOINT}*"), self.path / "building"]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _plain(changed: str) -> str:
+    """``identity.corpus`` is the data, to those who write it."""
+    return {"identity.corpus": "the data", "identity.base": "the base"}.get(changed, changed)
 
 
 def _write(path: Path, text: str) -> None:
