@@ -166,6 +166,80 @@ class Estimate:
             low, high = (low, middle) if below else (middle, high)
         return high
 
+    def detectable(self, confidence: float = CONFIDENCE) -> float:
+        """The smallest true difference that such a suite proves with a chance of ``POWER``; 1 where
+        it proves none.
+
+        Proven means that the low bound passes, so that is what is planned for, and where the gain
+        is true: a model that wins more items also differs on more of them, which widens the
+        interval. Losses stay as many as were seen, and chance wins as many as losses; the gain
+        comes on top, in steps as large as the largest that was seen (of right and wrong, whole).
+        One in five suites sees less than the truth by ``POWER``'s quantile of standard errors; its
+        low bound has to pass too.
+        """
+        low, high = 0.0, 1.0
+        if self.clusters < 2 or not self._shows(high, confidence):
+            return 1.0
+        for _ in range(14):  # to a part in 16,000
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._shows(middle, confidence) else (middle, high)
+        return high
+
+    def _shows(self, gain: float, confidence: float) -> bool:
+        """Whether the low bound passes zero where ``gain`` is true and chance is unkind."""
+        n, effect = self.pairs.n, self.design_effect
+        spread = self._variance(gain) * effect / n
+        seen = gain - NormalDist().inv_cdf(POWER) * math.sqrt(spread)
+        if self.pairs.binary:
+            seen -= effect / n  # results are whole items: the bound may pass only at the next
+        return seen > self._wider(confidence) * self._reach(seen, confidence) if seen > 0 else False
+
+    def _reach(self, seen: float, confidence: float) -> float:
+        """From ``seen`` down to the low bound, by formula, where a suite sees that."""
+        n, effect, found = self.pairs.n, self.design_effect, []
+        if self.pairs.binary:
+            both, lost, won, neither = (cell / effect for cell in self._expected(seen))
+            low, _ = newcombe((both, lost, won, neither), confidence)
+            found.append((won - lost) * effect / n - low)
+        if not self.pairs.binary or self.pairs.clustered:
+            error = math.sqrt(self._variance(seen) * effect / n)
+            found.append(student(confidence, self.clusters - 1) * error)
+            found.append(self._unseen(confidence))
+        return max(found)
+
+    def _wider(self, confidence: float) -> float:
+        """How many times further the low bound reaches than Newcombe's, where the bootstrap's is
+        the wider of the two."""
+        if not self.pairs.binary or self.pairs.clustered:
+            return 1.0
+        formula = self.difference - newcombe(self.pairs.cells, confidence)[0]
+        return max(1.0, (self.difference - self.bounds(confidence)[0]) / formula)
+
+    def _unseen(self, confidence: float) -> float:
+        return 0.0 if any(self._deviations) else unseen(self.clusters, confidence)
+
+    def _variance(self, gain: float) -> float:
+        """Of an item's difference, where ``gain`` is true."""
+        lost, step = self._moments
+        return max(0.0, 2 * lost + gain * step - gain * gain)
+
+    @cached_property
+    def _moments(self) -> tuple[float, float]:
+        """Mean square of the losses over all items, and the largest step of any item."""
+        steps = [b - a for a, b in zip(self.pairs.base, self.pairs.other, strict=True)]
+        lost = math.fsum(each * each for each in steps if each < 0) / self.pairs.n
+        return lost, max(map(abs, steps)) or 1.0
+
+    def _expected(self, gain: float) -> tuple[float, float, float, float]:
+        """Of right and wrong: the table of a suite that sees ``gain``. Where the base leaves too
+        little to be gained, it is taken to be worse than it is."""
+        n = self.pairs.n
+        both, lost, _, _ = (cell / n for cell in self.pairs.cells)
+        won = min(1.0, lost + gain)
+        lost = min(lost, 1 - won)
+        both = min(both, 1 - won - lost)
+        return both * n, lost * n, won * n, (1 - both - lost - won) * n
+
     def p(self) -> float:
         """Two-sided p-value of no difference."""
         if self.pairs.binary and not self.pairs.clustered:
@@ -230,15 +304,8 @@ def compare(
         low=low,
         high=high,
         p=estimate.p(),
-        detectable=detectable(low, high, confidence),
+        detectable=estimate.detectable(confidence),
     )
-
-
-def detectable(low: float, high: float, confidence: float = CONFIDENCE) -> float:
-    """The smallest true difference that a suite whose interval is this wide proves with a chance of
-    ``POWER``: (z_confidence + z_power) standard errors (Miller 2024, arXiv:2411.00640, §5)."""
-    z = normal(confidence)
-    return min(1.0, (z + NormalDist().inv_cdf(POWER)) / z * (high - low) / 2)
 
 
 def items_needed(n: int, reach: float, gap: float, confidence: float = CONFIDENCE) -> int | None:

@@ -116,8 +116,10 @@ def resampled(
         return numpy.sort(taken @ distinct[:, 0] / (taken @ distinct[:, 1]))
     means = numpy.empty(resamples)
     step = max(1, 2_000_000 // clusters)
+    alike = clusters * table[0, 1] if (table[:, 1] == table[0, 1]).all() else None
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         taken = random.randint(clusters, size=(rows, clusters))
-        means[start : start + rows] = table[taken, 0].sum(axis=1) / table[taken, 1].sum(axis=1)
+        items = table[taken, 1].sum(axis=1) if alike is None else alike
+        means[start : start + rows] = table[taken, 0].sum(axis=1) / items
     return numpy.sort(means)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from avocado.evaluate.compare import Comparison, Estimate, Pairs, detectable, items_needed
+from avocado.evaluate.compare import Comparison, Estimate, Pairs, items_needed
 from avocado.evaluate.intervals import RESAMPLES, SEED
 from avocado.evaluate.scorecard import Cost, Measured
 from avocado.evaluate.significance import holm
@@ -196,7 +196,8 @@ def _seen(
     confidence: float,
     evidence: Evidence,
 ) -> Finding:
-    low, high = Estimate(pairs, evidence.resamples, evidence.seed).bounds(confidence)
+    estimate = Estimate(pairs, evidence.resamples, evidence.seed)
+    low, high = estimate.bounds(confidence)
     return Finding(
         kind=kind,
         suite=suite,
@@ -210,7 +211,7 @@ def _seen(
         refined=math.fsum(pairs.other) / pairs.n,
         low=low,
         high=high,
-        detectable=detectable(low, high, confidence),
+        detectable=estimate.detectable(confidence),
         state="met",
     )
 
