@@ -46,6 +46,7 @@ class Checkpoint:
     def from_facts(cls, facts: Mapping[str, Any]) -> Checkpoint:
         return cls(**{key: value for key, value in facts.items() if key != "recipe_sha256"})
 
+
 def training_flops(parameters: int, tokens: int, weights: Weights) -> int:
     """Floating-point operations of a run: 6·N·D, or 4·N·D where the weights are frozen.
 
