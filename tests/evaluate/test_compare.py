@@ -148,8 +148,12 @@ def test_where_nothing_is_lost_a_handful_of_wins_proves_a_gain_whatever_the_suit
 def test_what_a_suite_detects_does_not_depend_on_the_gain_that_it_saw() -> None:
     """Near its ceiling a gain makes discordant items of concordant ones: what is printed where
     nothing was gained has to be planned for that, too."""
-    same = right_or_wrong([(1, 1)] * 175 + [(1, 0)] * 5 + [(0, 1)] * 5 + [(0, 0)] * 15)
-    better = right_or_wrong([(1, 1)] * 175 + [(1, 0)] * 5 + [(0, 1)] * 17 + [(0, 0)] * 3)
+    same = right_or_wrong(
+        [(True, True)] * 175 + [(True, False)] * 5 + [(False, True)] * 5 + [(False, False)] * 15
+    )
+    better = right_or_wrong(
+        [(True, True)] * 175 + [(True, False)] * 5 + [(False, True)] * 17 + [(False, False)] * 3
+    )
     seen = compare(same).detectable
     assert seen == pytest.approx(compare(better).detectable, rel=0.05)
     low, high = compare(same).low, compare(same).high
