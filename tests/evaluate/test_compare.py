@@ -145,6 +145,13 @@ def test_where_nothing_is_lost_a_handful_of_wins_proves_a_gain_whatever_the_suit
     assert large.detectable == pytest.approx(small.detectable / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("cells", [(9, 0, 0, 0), (0, 9, 0, 0), (0, 0, 9, 0), (0, 0, 0, 9)])
+def test_a_suite_of_one_kind_of_item_detects_a_share(cells: tuple[int, int, int, int]) -> None:
+    sides = ((1, 1), (1, 0), (0, 1), (0, 0))
+    kinds = [pair for pair, count in zip(sides, cells, strict=True) for _ in range(count)]
+    assert 0 < compare(right_or_wrong(kinds)).detectable <= 1
+
+
 def test_what_a_suite_detects_does_not_depend_on_the_gain_that_it_saw() -> None:
     """Near its ceiling a gain makes discordant items of concordant ones: what is printed where
     nothing was gained has to be planned for that, too."""

@@ -213,6 +213,8 @@ class Estimate:
         if not self.pairs.binary or self.pairs.clustered:
             return 1.0
         formula = self.difference - newcombe(self.pairs.cells, confidence)[0]
+        if not formula > 0:  # every item was lost: there is nothing below
+            return 1.0
         return max(1.0, (self.difference - self.bounds(confidence)[0]) / formula)
 
     def _unseen(self, confidence: float) -> float:
