@@ -32,7 +32,7 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[serve]``: where the paid API listens."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed, such as ``10.0.0.0/8``."""
 
@@ -77,6 +77,11 @@ class TelemetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     otlp_endpoint: str | None = None
     log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        given = self.otlp_endpoint
+        if given is not None and not given.startswith(("http://", "https://")):
+            raise ValueError(f"otlp_endpoint {given!r} does not begin with http:// or https://")
 
 
 class VaultConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -204,3 +204,15 @@ def test_fault_14_a_second_server_and_a_port_in_use(
     listed = avocado(folder, "customer", "list", "--json").json
     assert isinstance(listed, list)
     assert listed[0]["available"] == "2.50"
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [("[serve]\nport = 70000", "65535"), ('[telemetry]\notlp_endpoint = "x"', "otlp_endpoint")],
+)
+def test_settings_that_would_mean_something_else(
+    shop: Path, avocado: Avocado, lines: str, word: str
+) -> None:
+    """Port 70,000 was served as 4,464."""
+    (shop / "avocado.toml").write_text(f'name = "shop"\n{lines}\n')
+    assert_refused(avocado(shop, "serve"), word)

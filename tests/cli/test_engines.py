@@ -104,7 +104,10 @@ def test_a_remote_engine_with_two_replicas_one_of_which_dies(
     [
         ({"urls": []}, "urls names no server"),
         ({"urls": ["localhost:8000"]}, "'localhost:8000' does not begin with http:// or https://"),
-        ({"urls": ["http://127.0.0.1:9"]}, "no server answers at http://127.0.0.1:9: "),
+        (
+            {"urls": ["http://127.0.0.1:9"]},
+            "no server answers at http://127.0.0.1:9: Connection refused",
+        ),
         ({"model": "gpt-9"}, "does not serve 'gpt-9' but seedling-1: set model"),
         ({"context_length": 99_999}, "tokens of context: context_length may not be 99999"),
         ({"api_key_variable": "NO_KEY"}, "the environment has no NO_KEY, the servers' key"),
@@ -126,6 +129,14 @@ def test_a_wrong_setting_is_one_sentence(
     set_engine(tmp_path / "shop", remote(given.pop("urls"), **given))
     said = refused(tmp_path / "shop", UPSTREAM_KEY=upstream[1], WRONG_KEY="sk-avocado-nobody")
     assert sentence in said
+
+
+def test_a_device_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    make_shop(tmp_path / "shop")
+    set_engine(tmp_path / "shop", 'kind = "embedded"\n[engine.settings]\ndevice = "warp"')
+    said = refused(tmp_path / "shop")
+    assert "does not load" in said
+    assert "Traceback" not in said
 
 
 def test_a_server_that_is_away_at_the_start_is_told_and_the_other_serves(

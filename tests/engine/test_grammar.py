@@ -402,3 +402,10 @@ def test_large_grammars_are_refused_or_compiled_soon(tiny: Tiny) -> None:
             assert time.process_time() - begun < 3
 
     play(tiny("qwen3"), scene)
+
+
+def test_what_is_told_of_wrong_tools_shows_none_of_our_grammar() -> None:
+    calls = Calls((("f", '{"type": "bogus"}'),), must=True, several=False)
+    with pytest.raises(GrammarError) as caught:
+        check(calls)
+    assert str(caught.value) == "the tools' schemas cannot be used: Invalid type: bogus"

@@ -273,3 +273,23 @@ def test_the_gate_counts_in_all_and_by_customer() -> None:
         gate.leave(tenant)
     assert gate.total == 0
     assert gate._inside == {}
+
+
+def test_head_asks_what_get_gets(stand: Any) -> None:
+    for path in ("/health", "/ready", "/openapi.json", "/metrics"):
+        answer = stand.call("HEAD", path)
+        assert (answer.status, answer.body) == (200, b""), path
+    assert stand.call("HEAD", "/v1/chat/completions").status == 405
+
+
+def test_metrics_carry_the_id_too(stand: Any) -> None:
+    assert stand.call("GET", "/metrics").headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("named", ["max_tokens", "max_completion_tokens"])
+def test_too_many_tokens_are_blamed_on_the_name_that_was_sent(stand: Any, named: str) -> None:
+    message = {"role": "user", "content": "hi"}
+    body = {"model": "avocado-1", "messages": [message], named: 10**6}
+    error = stand.call("POST", "/v1/chat/completions", body).error
+    assert (error["param"], error["code"]) == (named, "context_length_exceeded")
+    assert error["message"].startswith("This model's maximum context length is 4096 tokens")

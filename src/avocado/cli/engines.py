@@ -65,7 +65,8 @@ class Vllm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_model_len: Count | None = None
     max_running: Count = 256
     max_queue: Count = 256
-    gpu_memory: float | None = None
+    gpu_memory: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """The part of the GPU's memory that vLLM may take."""
     extra: tuple[str, ...] = ()
 
 
@@ -128,8 +129,10 @@ class WorkspaceStock:
                     return await VllmEngine.start(
                         _launch(self._workspace, artifact, vllm), template
                     )
-        except (EngineError, RenderError, ValueError, OSError) as error:
-            raise Refused(f"{short(release)} does not load: {error}") from error
+        except (EngineError, RenderError, ValueError, OSError, RuntimeError) as error:
+            # torch's errors, of devices and of memory, are RuntimeErrors of many lines.
+            first = str(error).strip().partition("\n")[0]
+            raise Refused(f"{short(release)} does not load: {first}") from error
         raise AssertionError(self._settings)
 
     def _checked(self, release: str) -> Artifact:

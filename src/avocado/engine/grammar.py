@@ -246,7 +246,13 @@ def _limits() -> Any:
     return LLParserLimits(**LIMITS)
 
 
+_PLACE = re.compile(r"^at \d+\(\d+\): (?:failed to compile JSON schema: )?")
+
+
 def _sentence(grammar: Grammar, said: str) -> str:
     what = {Regex: "regular expression", Calls: "tools' schemas"}.get(type(grammar), "JSON schema")
+    if isinstance(grammar, Calls):
+        # Behind the first line llguidance shows the grammar, which is ours and not the client's.
+        said = _PLACE.sub("", said.strip().partition("\n")[0])
     told = re.sub(r"\s+", " ", said).strip()[:300]
     return f"the {what} cannot be used: {told}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -76,8 +77,7 @@ async def _ask(
         async with session.get(f"{base}/v1/models") as response:
             status, body = response.status, await response.content.read(1 << 20)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        why = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise Away(f"no server answers at {url}: {why}") from error
+        raise Away(f"no server answers at {url}: {_why(error)}") from error
     if status in (401, 403):
         wanted = "refuses our key" if has_key else "wants a key"
         raise EngineError(f"{url} {wanted} ({status}): see api_key_variable")
@@ -94,6 +94,14 @@ async def _ask(
         raise EngineError(f"{url} does not serve {model!r} but {others}: set model")
     else:
         _compare(url, served[model], context_length)
+
+
+def _why(error: Exception) -> str:
+    """In the system's words: the client's repeat the address and speak of TLS."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
 def _compare(url: str, served: _Model, context_length: int) -> None:

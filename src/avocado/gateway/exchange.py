@@ -232,7 +232,7 @@ class Exchange:
     async def show(self, kind: bytes, body: bytes) -> None:
         """One whole answer that is not JSON."""
         self.status = 200
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *self.named]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
         self.answered = True

@@ -90,7 +90,7 @@ async def _drawn(
 ) -> Sampling:
     """How the answers are drawn, bounded and checked by the engine."""
     longest = max(len(prompt.ids) for prompt in prompts)
-    most = bound(ask.max_tokens, longest, engine.context_length, limits)
+    most = bound(ask.max_tokens, longest, engine.context_length, limits, ask.max_from)
     sampling = _sampling(ask, most, tenant)
     try:
         await engine.check(sampling)
@@ -177,7 +177,9 @@ def fingerprint(path: str, body: bytes) -> str:
     return hashlib.sha256(path.encode() + b"\0" + body).hexdigest()
 
 
-def bound(wanted: int | None, prompt: int, context: int, limits: Limits) -> int:
+def bound(
+    wanted: int | None, prompt: int, context: int, limits: Limits, named: str = "max_tokens"
+) -> int:
     """How many tokens may be generated: what was asked for, or the default bound.
 
     A maximum that the client named is never lowered. Without one it is
@@ -188,10 +190,12 @@ def bound(wanted: int | None, prompt: int, context: int, limits: Limits) -> int:
     """
     left = context - prompt
     if left < 1 or (wanted is not None and wanted > left):
-        asked = f" and {wanted} tokens to generate" if wanted is not None else ""
+        asked = f", and {wanted} more are to be generated" if wanted is not None else ""
+        # It begins as OpenAI's does: LiteLLM and others know it by these words.
         raise bad_request(
-            f"This model's context is {context} tokens; your messages are {prompt} tokens{asked}",
-            "messages" if left < 1 else "max_tokens",
+            f"This model's maximum context length is {context} tokens; the prompt has "
+            f"{prompt}{asked}",
+            "messages" if left < 1 else named,
             "context_length_exceeded",
         )
     return min(left, limits.default_max_tokens) if wanted is None else wanted

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -377,9 +378,12 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind(address)
             listener.listen(BACKLOG)
         except OSError as error:
+            advice = {
+                errno.EADDRINUSE: "stop what uses it, or choose another port",
+                errno.EADDRNOTAVAIL: "this machine has no such address: choose another host",
+            }.get(error.errno or 0, "choose another port or host")
             raise Refused(
-                f"port {port} of {host} cannot be used: {error.strerror}; "
-                "stop what uses it, or choose another port"
+                f"port {port} of {host} cannot be used: {error.strerror}; {advice}"
             ) from error
         listener.setblocking(False)
         yield listener

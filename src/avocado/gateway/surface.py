@@ -42,7 +42,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     ``max_tokens`` None leaves the bound to the server. ``usage_wanted`` asks a stream for its
     usage; whole answers always carry it. ``n`` answers are made of each prompt. ``forced`` says
     that the answer must be calls of tools, by a grammar that stands in ``grammar``.
-    ``grammar_from`` is the parameter that a wrong grammar is blamed on.
+    ``grammar_from`` is the parameter that a wrong grammar is blamed on, ``max_from`` the one that
+    said ``max_tokens``.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     usage_wanted: bool = False
     max_tokens: int | None = None
+    max_from: str = "max_tokens"
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0

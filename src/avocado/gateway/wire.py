@@ -59,9 +59,8 @@ def _misfit(said: str) -> ApiError:
     place = _PLACE.search(said)
     if place is None:
         return bad_request(f"The body must be a JSON object: {said}")
-    return bad_request(
-        f"Invalid value for {place.group(1)}: {said[: place.start()]}", place.group(1)
-    )
+    name = place.group(1).removesuffix("[...]")  # msgspec does not say which value of a mapping
+    return bad_request(f"Invalid value for {name}: {said[: place.start()]}", name)
 
 
 def refuse_set(value: Struct, neutral: Neutral, prefix: str = "") -> None:

@@ -192,6 +192,8 @@ class ChatRequest(Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(ChatRequest).decode
+MAX_NOW: Final = "max_completion_tokens"
+"""What OpenAI calls ``max_tokens`` now."""
 
 
 class ChatCompletions:
@@ -216,6 +218,7 @@ class ChatCompletions:
             stream=stream,
             usage_wanted=options is not None and options.include_usage is True,
             max_tokens=_max_tokens(request),
+            max_from="max_tokens" if request.max_completion_tokens is None else MAX_NOW,
             n=request.n or 1,
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
