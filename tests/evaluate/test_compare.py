@@ -147,7 +147,7 @@ def test_where_nothing_is_lost_a_handful_of_wins_proves_a_gain_whatever_the_suit
 
 @pytest.mark.parametrize("cells", [(9, 0, 0, 0), (0, 9, 0, 0), (0, 0, 9, 0), (0, 0, 0, 9)])
 def test_a_suite_of_one_kind_of_item_detects_a_share(cells: tuple[int, int, int, int]) -> None:
-    sides = ((1, 1), (1, 0), (0, 1), (0, 0))
+    sides = ((True, True), (True, False), (False, True), (False, False))
     kinds = [pair for pair, count in zip(sides, cells, strict=True) for _ in range(count)]
     assert 0 < compare(right_or_wrong(kinds)).detectable <= 1
 
