@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,8 @@ def shop(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """(workspace, checkpoint id), trained once for all tests of this room."""
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(workspace, checkpoint id), trained once for all tests of this room: nobody writes here."""
     from avocado.cli.output import Output
     from avocado.cli.stages import train_recipe
     from avocado.train.recipe import load
@@ -87,3 +88,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     write_inputs(folder)
     path = folder / "recipe.toml"
     return folder, train_recipe(Output(), workspace, load(path), path).id
+
+
+@pytest.fixture(scope="module")
+def trained(
+    trained_once: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A copy of the trained workspace for each file of tests: what one does, no other meets."""
+    folder = tmp_path_factory.mktemp("copied") / "workspace"
+    shutil.copytree(trained_once[0], folder)
+    return folder, trained_once[1]
