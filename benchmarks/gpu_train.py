@@ -38,7 +38,7 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
 from avocado.data.chat import IGNORED, ChatTemplate, Row
-from avocado.train import adapters, attention, sequences, sft, weights
+from avocado.train import adapters, attention, loop, sequences, sft, weights
 from avocado.train.recipe import Recipe, parse
 from avocado.train.run_folder import RunFolder
 
@@ -191,7 +191,7 @@ def trl_trainer(job: Job, folder: Path, template: ChatTemplate, *, varlen: bool)
         max_length=job.shape.length,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=4,
-        optim=sft.OPTIMIZERS[job.recipe().training.optimizer],
+        optim=loop.OPTIMIZERS[job.recipe().training.optimizer],
         bf16=True,
         use_cpu=not cuda(),
         activation_checkpointing=job.checkpointing,

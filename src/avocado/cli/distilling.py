@@ -111,6 +111,5 @@ def _freeze(
         )
         records = b"".join(canonical(each.record) + b"\n" for each in kept)
         (staging.folder / TEACHERS).write_bytes(records)
-        facts = {**frozen.facts, **told, "languages": frozen.facts["languages"]}
-        facts["asked"] = told["languages"]
+        facts = {**frozen.facts, "teachers": told["teachers"], "asked": told["languages"]}
         return staging.keep("corpus", facts, {"prompts": prompts.id})

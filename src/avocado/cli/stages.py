@@ -7,8 +7,8 @@ weights, so that every checkpoint of a chain can be evaluated, released and serv
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -224,33 +224,27 @@ def _run(
         )
 
 
-class _weights:
+@contextmanager
+def _weights(ground: Ground, before: Artifact | None) -> Iterator[Path]:
     """The folder of weights that a stage starts from: the base, or the checkpoint before, whole.
 
     Every checkpoint but a first stage's adapters is whole already.
     """
+    from avocado.release.merge import is_adapter
 
-    def __init__(self, ground: Ground, before: Artifact | None) -> None:
-        self._ground = ground
-        self._before = before
-        self._staged: Path | None = None
-
-    def __enter__(self) -> Path:
-        from avocado.release.merge import is_adapter
-
-        if self._before is None:
-            return self._ground.base.files
-        if not is_adapter(self._before.files):
-            return self._before.files
-        self._staged = self._ground.workspace.store.root / "staging" / self._before.id
-        shutil.rmtree(self._staged, ignore_errors=True)
-        self._staged.mkdir(parents=True)
-        _whole(self._before.files, self._ground.base.files, self._staged)
-        return self._staged
-
-    def __exit__(self, *_: object) -> None:
-        if self._staged is not None:
-            shutil.rmtree(self._staged, ignore_errors=True)
+    if before is None:
+        yield ground.base.files
+    elif not is_adapter(before.files):
+        yield before.files
+    else:
+        staged = ground.workspace.store.root / "staging" / before.id
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        try:
+            _whole(before.files, ground.base.files, staged)
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def _whole(checkpoint: Path, base: Path, out: Path) -> None:

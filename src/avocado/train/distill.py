@@ -7,7 +7,6 @@ knowledge distillation", arXiv:2306.13649). Answers of teachers over HTTP are ``
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,15 +21,14 @@ from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.data.problem import Problem
 from avocado.engine.sampling import Sampling
 from avocado.errors import Refused
-from avocado.rewards import Reward
 from avocado.train import policy, weights
 from avocado.train.assembly import Assembly, Work
 from avocado.train.losses import between
-from avocado.train.methods import Distillation, Grpo
+from avocado.train.methods import Distillation
 from avocado.train.policy import Batch, PolicyTrainer
 from avocado.train.recipe import Training
 from avocado.train.reinforce import Asked, render
-from avocado.train.rollout import rollouts
+from avocado.train.rollout import rollouts, seeded
 
 SCORED = 1024
 """Positions whose two distributions are in memory at once."""
@@ -53,7 +51,7 @@ def assemble(work: Work) -> Assembly:
     asked = render(
         corpora.read(work.corpus, Problem),
         work.template,
-        _asking(settings),
+        settings.max_tokens,
         training.max_length,
     )
     student = policy.load(work, max(len(prompt.ids) for _, prompt in asked) + settings.max_tokens)
@@ -75,13 +73,6 @@ def assemble(work: Work) -> Assembly:
         objective.steps,
         lambda step: objective.passed[step][0],
         lambda: objective.passed[objective.steps][1],
-    )
-
-
-def _asking(settings: Distillation) -> Grpo:
-    """As rollouts are asked for: no reward is looked at."""
-    return Grpo(
-        (Reward("exact"),), max_tokens=settings.max_tokens, temperature=settings.temperature
     )
 
 
@@ -158,20 +149,14 @@ class _Distillation:
             "answer_length": answers / len(rows),
             "cut_off": sum(not each.finished for each in found) / len(found),
         }
-        parts = [rows[start : start + self._micro] for start in range(0, len(rows), self._micro)]
         return [
-            {**policy.padded(part, self._template.pad_id), "answers": answers} for part in parts
+            {**policy.padded(part, self._template.pad_id), "answers": answers}
+            for part in policy.cut(rows, self._micro)
         ]
 
     def _sampling(self, step: int, place: int) -> Sampling:
-        mark = f"{self._training.seed}/{step}/{place}".encode()
-        return Sampling(
-            self._settings.max_tokens,
-            self._settings.temperature,
-            seed=int.from_bytes(hashlib.sha256(mark).digest()[:7]),
-            logprobs=True,
-            cache_salt="rollout",
-        )
+        how = self._settings
+        return seeded(self._training.seed, step, place, how.max_tokens, how.temperature)
 
     def loss(self, logps: Tensor, batch: Batch) -> Tensor:
         """``logps``: the divergence at each token of this micro-batch's answers."""
@@ -200,9 +185,9 @@ class DistillationTrainer(PolicyTrainer):
         student = self.accelerator.unwrap_model(model)
         labelled = inputs["labels"][:, 1:] != IGNORED
         with self.accelerator.autocast():
-            states, head = _hidden(student, inputs["ids"], labelled)
+            states, head = policy.answer_states(student, inputs["ids"], labelled)
             with torch.no_grad():
-                wanted, teaching = _hidden(self._teacher, inputs["ids"], labelled)
+                wanted, teaching = policy.answer_states(self._teacher, inputs["ids"], labelled)
 
             def apart(ours: Tensor, theirs: Tensor) -> Tensor:
                 with torch.no_grad():
@@ -221,10 +206,3 @@ class DistillationTrainer(PolicyTrainer):
         """Log-probabilities of the tokens that mean something."""
         whole = logits[:, : self._rows].float() / self._objective.temperature
         return whole.log_softmax(dim=-1)
-
-
-def _hidden(model: Any, ids: Tensor, labelled: Tensor) -> tuple[Tensor, Any]:
-    """The states from which the labelled tokens are predicted, and the head that predicts them."""
-    causal = model.get_base_model() if hasattr(model, "peft_config") else model
-    states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    return states[labelled], causal.get_output_embeddings()

@@ -179,7 +179,13 @@ def _rollouts(recipe: Recipe, corpus: Path, template: ChatTemplate) -> Load:
     settings = recipe.grpo
     assert settings is not None
     problems = corpora.read(corpus, Problem)
-    asked = reinforce.render(problems, template, settings, recipe.training.max_length)
+    asked = reinforce.render(
+        problems,
+        template,
+        settings.max_tokens,
+        recipe.training.max_length,
+        thinking=settings.thinking,
+    )
     prompts = [len(prompt.ids) for _, prompt in asked]
     load = _written(recipe.training, prompts, settings.max_tokens, settings.generations)
     reference = load.tokens if settings.beta else 0

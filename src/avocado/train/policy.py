@@ -7,35 +7,33 @@ resume. Knows no method.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from avocado.data.chat import IGNORED, ChatTemplate, RenderError
 from avocado.data.provenance import Provenance
 from avocado.errors import Refused
-from avocado.train import attention, preflight, weights
-from avocado.train.assembly import Log, Work
+from avocado.train import attention, loop, preflight, weights
+from avocado.train.assembly import Work
 from avocado.train.recipe import Training
 from avocado.train.run_folder import RunFolder
+from avocado.train.sequences import draw
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-OPTIMIZERS: Final = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
-
 SCORED: Final = 4096
 """Positions whose logits are in memory at once; with more, each part is computed again for its
 gradient. A vocabulary of 151,936 takes 2.5 GB at so many."""
+
+R = TypeVar("R")
 
 Batch = dict[str, Any]
 """``ids`` and ``labels`` ``[rows, tokens]``, and what the objective adds for itself."""
@@ -114,23 +112,21 @@ def passes(lengths: Sequence[int], training: Training) -> list[list[int]]:
     """The rows of each step: a fresh permutation each epoch, one after the other; a step's rows are
     sorted by length, longest first. Pure: the same on any machine."""
     steps = training.steps or max(1, -(-len(lengths) * (training.epochs or 0) // training.batch))
-    numbers = _permutations(len(lengths), training.seed)
-    drawn = ([next(numbers) for _ in range(training.batch)] for _ in range(int(steps)))
-    return [sorted(step, key=lambda row: (-lengths[row], row)) for step in drawn]
+    return draw(lengths, training, int(steps))
 
 
-def cut(rows: Sequence[int], micro: int) -> list[Sequence[int]]:
+def cut(rows: Sequence[R], micro: int) -> list[Sequence[R]]:
     """``rows`` in micro-batches of ``micro``; 0 is all at once."""
     size = micro or len(rows)
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _permutations(rows: int, seed: int) -> Iterator[int]:
-    shuffle = random.Random(seed)
-    while True:
-        numbers = list(range(rows))
-        shuffle.shuffle(numbers)
-        yield from numbers
+def answer_states(model: Any, ids: torch.Tensor, labelled: torch.Tensor) -> tuple[Any, Any]:
+    """The states ``[labelled, size]`` from which labelled tokens are predicted, and the head that
+    predicts them. ``labelled``: ``[rows, tokens − 1]``, of each token but a row's first."""
+    causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    return states[labelled], causal.get_output_embeddings()
 
 
 def token_logps(
@@ -140,17 +136,15 @@ def token_logps(
 
     The head runs at labelled positions only. ``temperature`` divides the logits.
     """
-    causal = model.get_base_model() if hasattr(model, "peft_config") else model
     wanted = labels[:, 1:]
     labelled = wanted != IGNORED
-    hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    head = causal.get_output_embeddings()
+    states, head = answer_states(model, ids, labelled)
 
     def score(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         logits = head(states).float() / temperature
         return -torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
 
-    states, tokens = hidden[labelled], wanted[labelled]
+    tokens = wanted[labelled]
     parts = list(zip(torch.split(states, SCORED), torch.split(tokens, SCORED), strict=True))
     if len(parts) > 1 and torch.is_grad_enabled():
         found = [checkpoint(score, *part, use_reentrant=False) for part in parts]
@@ -298,36 +292,13 @@ def trainer(
     work: Work, model: Any, objective: Objective, kind: type[PolicyTrainer] = PolicyTrainer
 ) -> PolicyTrainer:
     """The assembled trainer of ``model``, which :func:`load` gave."""
-    training, save_every = work.recipe.training, work.save_every
+    training = work.recipe.training
     if training.gradient_checkpointing and hasattr(model, "peft_config"):
         model.enable_input_require_grads()
     arguments = TrainingArguments(
-        output_dir=str(work.run_folder.path),
-        max_steps=objective.steps,
-        per_device_train_batch_size=1,
+        **loop.arguments(training, objective.steps, work.save_every, work.run_folder.path),
         gradient_accumulation_steps=objective.per_step,
-        train_sampling_strategy="sequential",
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=SCHEDULES[training.schedule],
-        warmup_steps=round(training.warmup * objective.steps),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.clip,
-        optim=OPTIMIZERS[training.optimizer],
-        bf16=training.precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        seed=training.seed,
-        data_seed=training.seed,
-        remove_unused_columns=False,
-        save_strategy="steps" if save_every else "no",
-        save_steps=save_every or 1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        push_to_hub=False,
-        disable_tqdm=True,
-        log_level="error",
     )
     return kind(
         work.run_folder,
@@ -335,7 +306,7 @@ def trainer(
         model=model,
         args=arguments,
         train_dataset=_Count(objective.steps * objective.per_step),
-        callbacks=[_Steps(work.log, objective.metrics)],
+        callbacks=[loop.Steps(work.log, objective.metrics)],
     )
 
 
@@ -350,24 +321,3 @@ class _Count(torch.utils.data.Dataset[dict[str, int]]):
 
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"micro_batch": index}
-
-
-class _Steps(TrainerCallback):
-    """Passes each step's numbers on, and stops a run whose loss is no number any more."""
-
-    def __init__(self, log: Log, metrics: Callable[[], dict[str, float]]) -> None:
-        self._log = log
-        self._metrics = metrics
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        logs = given["logs"]
-        if "loss" not in logs:
-            return
-        if not torch.tensor(float(logs["loss"])).isfinite():
-            raise Refused(
-                f"the loss is {logs['loss']} at step {state.global_step}: "
-                "lower learning_rate, or raise warmup or clip"
-            )
-        kept = ("loss", "learning_rate", "grad_norm")
-        numbers = {key: float(logs[key]) for key in kept if key in logs}
-        self._log(state.global_step, {**numbers, **self._metrics()})

@@ -8,7 +8,6 @@ ones again. An answer that the maximum of tokens cuts off is judged as it stands
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from avocado.train.losses import advantages, divergence, drift, policy_gradient
 from avocado.train.methods import Grpo
 from avocado.train.policy import Answered, Batch, Scoring
 from avocado.train.recipe import Training
-from avocado.train.rollout import Rollout, rollouts
+from avocado.train.rollout import Rollout, rollouts, seeded
 from avocado.train.run_folder import RunFolder
 
 Asked = tuple[Problem, Prompt]
@@ -49,7 +48,13 @@ def assemble(work: Work) -> Assembly:
         raise Refused("grpo learns from answers written without dropout: set lora.dropout to 0")
     scorer = Scorer(settings.rewards)
     _check_unchanged(scorer, work.run_folder)
-    asked = render(corpora.read(work.corpus, Problem), work.template, settings, training.max_length)
+    asked = render(
+        corpora.read(work.corpus, Problem),
+        work.template,
+        settings.max_tokens,
+        training.max_length,
+        thinking=settings.thinking,
+    )
     for problem, _ in asked:
         if scorer.needs_reference and problem.reference is None:
             raise Refused(
@@ -91,9 +96,15 @@ def _check_unchanged(scorer: Scorer, run_folder: RunFolder) -> None:
 
 
 def render(
-    problems: Iterable[Problem], template: ChatTemplate, settings: Grpo, max_length: int
+    problems: Iterable[Problem],
+    template: ChatTemplate,
+    max_tokens: int,
+    max_length: int,
+    *,
+    thinking: bool = False,
 ) -> list[Asked]:
-    """The ``problems`` with the prompts that serving would send, in order.
+    """The ``problems`` with the prompts that serving would send, in order; answers may have up to
+    ``max_tokens``.
 
     Raises:
         Refused: one cannot be rendered, or leaves no room for an answer, or there is none.
@@ -102,12 +113,12 @@ def render(
     for problem in problems:
         where = f"{problem.file}, row {problem.row}"
         try:
-            prompt = template.prompt(Chat(problem.messages, problem.tools, settings.thinking))
+            prompt = template.prompt(Chat(problem.messages, problem.tools, thinking))
         except RenderError as error:
             raise Refused(f"{where}: {error}") from error
-        if len(prompt.ids) + settings.max_tokens > max_length:
+        if len(prompt.ids) + max_tokens > max_length:
             raise Refused(
-                f"{where}: {len(prompt.ids):,} tokens and {settings.max_tokens:,} to answer exceed "
+                f"{where}: {len(prompt.ids):,} tokens and {max_tokens:,} to answer exceed "
                 f"max_length = {max_length:,}"
             )
         asked.append((problem, prompt))
@@ -178,15 +189,8 @@ class _Grpo:
         return self._batches(step, self._weighed(prompts, found, groups))
 
     def _sampling(self, step: int, place: int) -> Sampling:
-        mark = f"{self._training.seed}/{step}/{place}".encode()
-        return Sampling(
-            self._settings.max_tokens,
-            self._settings.temperature,
-            self._settings.top_p,
-            seed=int.from_bytes(hashlib.sha256(mark).digest()[:7]),
-            logprobs=True,
-            cache_salt="rollout",
-        )
+        how = self._settings
+        return seeded(self._training.seed, step, place, how.max_tokens, how.temperature, how.top_p)
 
     def _judge(self, asked: Sequence[Asked], found: Sequence[Rollout]) -> list[Scored]:
         scored = []

@@ -8,6 +8,7 @@ answers whatever runs beside them. Knows nothing of rewards or losses.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,22 @@ class Rollout:
     logprobs: tuple[float, ...]
     text: str
     finished: bool
+
+
+def seeded(
+    seed: int, step: int, place: int, max_tokens: int, temperature: float, top_p: float = 1.0
+) -> Sampling:
+    """How the answer at ``place`` of a ``step`` is drawn: seeded by both, so that a resumed run
+    writes the same one again."""
+    mark = f"{seed}/{step}/{place}".encode()
+    return Sampling(
+        max_tokens,
+        temperature,
+        top_p,
+        seed=int.from_bytes(hashlib.sha256(mark).digest()[:7]),
+        logprobs=True,
+        cache_salt="rollout",
+    )
 
 
 def rollouts(

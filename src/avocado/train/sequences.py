@@ -196,14 +196,10 @@ def order(rows: Sequences, training: Training, processes: int = 1) -> Order:
     steps = training.steps or max(1, math.ceil(len(rows) * (training.epochs or 0) / training.batch))
     micro = training.micro_batch or training.batch
     lengths, labelled = rows.lengths, rows.trained_by_row
-    numbers = _permutations(len(rows), training.seed)
-    taken: list[list[int]] = []
+    taken = draw(lengths, training, steps)
     tokens: list[int] = []
     total = trained = 0
-    for _ in range(steps):
-        step = [next(numbers) for _ in range(training.batch)]
-        step.sort(key=lambda row: (-lengths[row], row))
-        taken.append(step)
+    for step in taken:
         total += sum(lengths[row] for row in step)
         trained += sum(labelled[row] for row in step)
         tokens.append(total)
@@ -213,6 +209,14 @@ def order(rows: Sequences, training: Training, processes: int = 1) -> Order:
         bins = [[step[at : at + micro] for at in range(0, len(step), micro)] for step in taken]
     cut = _evened(bins, lengths, processes)
     return Order(steps, cut, tokens, trained, training.packing)
+
+
+def draw(lengths: Sequence[int], training: Training, steps: int) -> list[list[int]]:
+    """The rows of each step: a fresh permutation each epoch, one after the other; a step's rows
+    are sorted by length, longest first."""
+    numbers = _permutations(len(lengths), training.seed)
+    drawn = ([next(numbers) for _ in range(training.batch)] for _ in range(steps))
+    return [sorted(step, key=lambda row: (-lengths[row], row)) for step in drawn]
 
 
 def _evened(bins: list[list[list[int]]], lengths: Sequence[int], processes: int) -> list[list[int]]:

@@ -18,14 +18,13 @@ import msgspec
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 from trl import SFTConfig, SFTTrainer
 
 from avocado.data import corpus as corpora
 from avocado.data.chat import IGNORED, ChatTemplate
 from avocado.data.document import Document
-from avocado.errors import Refused
-from avocado.train import attention, preflight, weights
+from avocado.train import attention, loop, preflight, weights
 from avocado.train.assembly import Assembly, Log, Work
 from avocado.train.recipe import Recipe
 from avocado.train.run_folder import RunFolder
@@ -38,10 +37,6 @@ from avocado.train.sequences import (
     render_documents,
 )
 from avocado.train.team import ALONE, Team
-
-SCHEDULES: Final = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-OPTIMIZERS: Final = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit"}
 
 PLAIN_HEADS: Final = ("qwen2", "qwen3")
 """Model types whose logits are head(hidden) and nothing else: no scale, no cap, no router loss."""
@@ -118,12 +113,14 @@ def assemble(work: Work) -> Assembly:
         lambda step: passes.tokens[step - 1],
         lambda: passes.trained,
         passes.tokens[-1],
-        _held_out(work, assembled, training.batch),
+        _held_out(work, assembled, training.batch, passes.packed),
         prepared.notes,
     )
 
 
-def _held_out(work: Work, trainer: RowsTrainer, at_once: int) -> Callable[[], float] | None:
+def _held_out(
+    work: Work, trainer: RowsTrainer, at_once: int, packed: bool
+) -> Callable[[], float] | None:
     """Measures the loss on what the corpus holds out, rendered as training rows are."""
     template, longest = work.template, work.recipe.training.max_length
     if work.recipe.method == "pretraining":
@@ -134,7 +131,6 @@ def _held_out(work: Work, trainer: RowsTrainer, at_once: int) -> Callable[[], fl
         rows = render(examples, template, longest) if examples else None
     if rows is None:
         return None
-    packed = trainer.data_collator.packed
     collate = _Collator(rows, template.pad_id, packed)
     batches = [
         list(range(start, min(start + at_once, len(rows))))
@@ -211,25 +207,6 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]
             self._team.once(lambda: self._run_folder.keep(building / f"checkpoint-{step}", step))
 
 
-class _Steps(TrainerCallback):
-    """Passes each step's numbers on, and stops a run whose loss is no number any more."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        logs = given["logs"]
-        if "loss" not in logs:
-            return
-        if not torch.tensor(float(logs["loss"])).isfinite():
-            raise Refused(
-                f"the loss is {logs['loss']} at step {state.global_step}: "
-                "lower learning_rate, or raise warmup or clip"
-            )
-        kept = ("loss", "learning_rate", "grad_norm")
-        self._log(state.global_step, {key: float(logs[key]) for key in kept if key in logs})
-
-
 def trainer(
     model: Any,
     template: ChatTemplate,
@@ -246,43 +223,23 @@ def trainer(
     ``save_every`` is in steps; 0 saves nothing to resume from.
     """
     training = recipe.training
-    bf16 = training.precision == "bf16"
     if training.optimizer == "adamw_8bit":
         weights.require_bitsandbytes('optimizer = "adamw_8bit"', 'optimizer = "adamw"')
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if passes.packed:
         attention.install(inner)
-    elif bf16 and not torch.cuda.is_available() and max(sequences.lengths) <= attention.SHORT:
+    elif (
+        training.precision == "bf16"
+        and not torch.cuda.is_available()
+        and max(sequences.lengths) <= attention.SHORT
+    ):
         inner.set_attn_implementation("eager")
     config = SFTConfig(
-        output_dir=str(run_folder.path),
-        max_steps=passes.steps,
-        per_device_train_batch_size=1,  # one item is one micro-batch
+        **loop.arguments(training, passes.steps, save_every, run_folder.path),
         gradient_accumulation_steps=passes.per_step // team.size,
         **_shared(team),
-        train_sampling_strategy="sequential",
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=SCHEDULES[training.schedule],
-        warmup_steps=round(training.warmup * passes.steps),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.clip,
-        optim=OPTIMIZERS[training.optimizer],
-        bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        activation_checkpointing=training.gradient_checkpointing,
-        seed=training.seed,
-        data_seed=training.seed,
         max_length=None,  # nothing is cut; preflight has checked
         dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        save_strategy="steps" if save_every else "no",
-        save_steps=save_every or 1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        push_to_hub=False,
-        disable_tqdm=True,
-        log_level="error",
     )
     return RowsTrainer(
         run_folder,
@@ -292,7 +249,7 @@ def trainer(
         train_dataset=Dataset.from_dict({"rows": [list(each) for each in passes.micro_batches]}),
         data_collator=_Collator(sequences, template.pad_id, passes.packed),
         processing_class=template.tokenizer,
-        callbacks=[_Steps(log)],
+        callbacks=[loop.Steps(log)],
     )
 
 
@@ -316,11 +273,11 @@ class _Collator:
     def __init__(self, sequences: Sequences, pad_id: int, packed: bool) -> None:
         self._sequences = sequences
         self._pad_id = pad_id
-        self.packed = packed
+        self._packed = packed
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows = [self._sequences.row(index) for item in items for index in item["rows"]]
-        return self._end_to_end(rows) if self.packed else self._padded(rows)
+        return self._end_to_end(rows) if self._packed else self._padded(rows)
 
     def _end_to_end(self, rows: Sequence[Tokens]) -> dict[str, Any]:
         around = attention.boundaries([len(ids) for ids, _ in rows])
