@@ -14,7 +14,8 @@ GROUND = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lineage": set(),
-    "workspace": {"lineage"},
+    "configuration": set(),
+    "workspace": {"lineage", "configuration"},
     "terms": set(),
     "rewards": set(),
     "intake": set(),
@@ -38,14 +39,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway": {"terms", "data.chat", "engine", "ledger", "release.offer", "release.bundle"},
     "demo": ANYTHING,
     "cli": ANYTHING,
+    "console": ANYTHING,
 }
 NOBODY_IMPORTS = {"cli", "console", "demo"}
 DOORS = {"__main__"}
 """``python -m avocado`` is the command line under another name: it may import that; no room is."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "stripe", "babel"}
+HEAVY |= {"reportlab", "fpdf", "facturx", "stdnum", "lxml", "authlib", "starlette"}
 LIGHT_ROOMS = {
     "errors",
     "lineage",
+    "configuration",
     "workspace",
     "terms",
     "intake",

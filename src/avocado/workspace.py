@@ -17,118 +17,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import msgspec
-
+from avocado.configuration import CONFIG, Config, read_config
 from avocado.errors import Refused
 from avocado.lineage import KINDS, Json, Manifest, digest_folder, walk
 
-CONFIG = "avocado.toml"
 STATE = ".avocado"
-
-
-class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[serve]``: where the paid API listens."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
-    trusted_proxies: tuple[str, ...] = ()
-    """Networks whose X-Forwarded-For is believed, such as ``10.0.0.0/8``."""
-
-
-class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[ledger]``: a ``postgresql://`` address that many servers share, or our own file."""
-
-    url: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.url is not None and not self.url.startswith(("postgresql://", "postgres://")):
-            raise ValueError("url must begin with postgresql://")
-
-
-class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]`` of a server; what is left out is the gateway's default."""
-
-    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    running: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    running_per_customer: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    body_bytes: Annotated[int, msgspec.Meta(ge=1024)] | None = None
-    default_max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    drain_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
-
-    def given(self) -> dict[str, int | float]:
-        """What is set."""
-        pairs = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        return {name: value for name, value in pairs if value is not None}
-
-
-class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[engine]``: what turns prompts into tokens. ``settings`` are the engine's own."""
-
-    kind: Literal["embedded", "remote", "vllm"] = "embedded"
-    settings: dict[str, Any] = {}
-
-
-class TelemetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[telemetry]``: where traces go, and whether prompts stand in the request log."""
-
-    otlp_endpoint: str | None = None
-    log_prompts: bool = False
-
-    def __post_init__(self) -> None:
-        given = self.otlp_endpoint
-        if given is not None and not given.startswith(("http://", "https://")):
-            raise ValueError(f"otlp_endpoint {given!r} does not begin with http:// or https://")
-
-
-class VaultConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[vault]``: the key under which paid weights lie encrypted; without one they lie in plain,
-    readable by their owner alone."""
-
-    key_file: str | None = None
-    """A file of mode 0600, best on another disk than the weights."""
-    key_variable: str | None = None
-    """Or the environment variable that holds the key."""
-    plain_folder: str | None = None
-    """A folder in memory (tmpfs), for engines that read plain files: vLLM."""
-
-    def __post_init__(self) -> None:
-        if self.key_file is not None and self.key_variable is not None:
-            raise ValueError("name key_file or key_variable, not both")
-
-    @property
-    def used(self) -> bool:
-        return self.key_file is not None or self.key_variable is not None
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``avocado.toml``. An unknown key is an error, so a typo never passes for a setting."""
-
-    name: str
-    currency: str = "USD"
-    serve: ServeConfig = ServeConfig()
-    ledger: LedgerConfig = LedgerConfig()
-    limits: LimitsConfig = LimitsConfig()
-    engine: EngineConfig = EngineConfig()
-    telemetry: TelemetryConfig = TelemetryConfig()
-    vault: VaultConfig = VaultConfig()
-    gate: dict[str, Any] | None = None
-    """``[gate]``: what a release has to prove; ``release.rules`` reads it, as strictly."""
-
-
-def read_config(path: Path) -> Config:
-    """Reads ``avocado.toml``.
-
-    Raises:
-        Refused: no TOML, an unknown key or a value of the wrong type; the sentence names it.
-    """
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Config)
-    except (msgspec.DecodeError, OSError) as error:
-        raise Refused(f"{path}: {error}") from error
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from avocado.configuration import read_config
 from avocado.errors import Refused
 from avocado.release.rules import Cost, Gain, Guard, Latency, Rules, parse_rules
-from avocado.workspace import read_config
 
 WHOLE = """
 must_gain = { suite = "dates", margin = 0.02, confidence = 0.99 }

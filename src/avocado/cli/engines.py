@@ -12,9 +12,10 @@ import msgspec
 
 from avocado.cli.lineups import line_up
 from avocado.cli.vaults import changed_files, plain_files, weights_of
+from avocado.configuration import CONFIG
 from avocado.errors import Refused
 from avocado.lineage import short
-from avocado.workspace import CONFIG, Artifact, Workspace
+from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
     from avocado.data.chat import ChatTemplate

@@ -15,11 +15,12 @@ from avocado.cli.components import ground_of, of_checkpoint
 from avocado.cli.evaluate import scorecards_of
 from avocado.cli.output import Output, with_output
 from avocado.cli.report import read_card, read_timings, write_report
+from avocado.configuration import CONFIG
 from avocado.errors import Refused, Undecided
 from avocado.lineage import digest_folder, short
 from avocado.release.rules import Gain, Guard, Rules, parse_rules
 from avocado.terms.licence import Verdict, judge
-from avocado.workspace import CONFIG, Artifact, Workspace
+from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
     from avocado.evaluate.scorecard import Scorecard

@@ -9,8 +9,9 @@ import click
 
 from avocado.cli.arguments import workspace_here
 from avocado.cli.output import Output, with_output
+from avocado.configuration import CONFIG
 from avocado.errors import Refused
-from avocado.workspace import CONFIG, Workspace
+from avocado.workspace import Workspace
 
 if TYPE_CHECKING:
     from avocado.gateway.server import Settings

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avocado.configuration import CONFIG
 from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.release.vault import Vault, is_sealed, key_of
-from avocado.workspace import CONFIG, Artifact, Workspace
+from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
     from avocado.engine.model import Weights
