@@ -394,6 +394,10 @@ def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
         else piece.text
         for piece in whole
     )
+    if whole and isinstance(
+        whole[-1], Called
+    ):  # cut between two parameters, in the next one's mark
+        told, text = less_front(told), less_front(text)
     assert bare(told) == bare(text)
     assert [piece.index for piece in whole if isinstance(piece, Called)] == list(
         range(sum(isinstance(piece, Called) for piece in whole))
@@ -401,6 +405,13 @@ def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
 
 
 FRAMES = (*MARKS, "<function=f>", "</function>", "<parameter=a>", "</parameter>")
+
+
+def less_front(text: str) -> str:
+    """Without the front of a mark at the end, which an answer that was cut there leaves."""
+    kept = bare(text)
+    fronts = [mark[:end] for mark in FRAMES for end in range(1, len(mark))]
+    return kept.removesuffix(max((f for f in fronts if kept.endswith(f)), key=len, default=""))
 
 
 def bare(text: str) -> str:
