@@ -79,7 +79,13 @@ def test_a_populated_postgres_of_the_first_schema_is_upgraded(
         for statement in schema.statements(1, "postgres"):
             db.execute(statement.encode())
         db.execute("DELETE FROM head")
-        for table in ("head", "journal", "epoch", *TABLES.values()):
+        old = {row[0] for row in source.execute("SELECT name FROM sqlite_schema")}
+        for table in (
+            "head",
+            "journal",
+            "epoch",
+            *(name for name in TABLES.values() if name in old),
+        ):
             rows = source.execute(f"SELECT * FROM {table}")
             names = ", ".join(column[0] for column in rows.description)
             marks = ", ".join(["%s"] * len(rows.description))

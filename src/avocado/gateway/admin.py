@@ -35,7 +35,8 @@ from avocado.ledger.operation import (
 
 log = logging.getLogger("avocado.gateway")
 
-LINE_BYTES: Final = 64 * 1024
+LINE_BYTES: Final = 2 << 20
+"""Room for an operation with the largest document (1 MiB)."""
 TIMEOUT_SECONDS: Final = 10.0
 REFRESH_SECONDS: Final = 1800.0
 """How long a command waits for models to load."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from avocado.ledger import documents, errors, holds, transfer
 from avocado.ledger import entry as e
-from avocado.ledger import errors, holds, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.holds import Now, available, balance_of, customer_of
 from avocado.ledger.periods import month_of, month_start
@@ -60,6 +60,8 @@ def check(op: o.Operation) -> None:
         NotAllowed: an id that is not short printable ASCII, NUL or lone surrogates in a text, a
             number beyond int64.
     """
+    if type(op) is o.File:
+        documents.check_document(op)
     for name in op.__struct_fields__:
         value = getattr(op, name)
         if type(value) is str:
@@ -381,6 +383,7 @@ _DECIDE: Final[dict[type[o.Operation], Callable[[State, Any, Now], o.AnyResult]]
     o.Grant: _grant,
     o.Refund: _refund,
     o.Adjust: _adjust,
+    o.File: documents.file,
     o.Hold: holds.place,
     o.Settle: holds.settle,
     o.Void: holds.void,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from avocado.ledger.transfer import Legs
+from avocado.ledger.transfer import Legs, Parts
 from avocado.terms.usage import Usage
 
 GENESIS: Final = b"\0" * 32
@@ -74,6 +74,8 @@ class Deposited(Entry, frozen=True, kw_only=True):
     amount: int
     currency: str
     reference: str = ""
+    tax: int = 0
+    pays: str | None = None
     legs: Legs
 
 
@@ -98,6 +100,60 @@ class GrantExpired(Entry, frozen=True, kw_only=True):
     legs: Legs
 
 
+class Billed(Entry, frozen=True, kw_only=True):
+    id: str
+    tenant: str
+    amount: int
+    currency: str
+    item: str
+    reason: str = ""
+    legs: Legs
+
+
+class CustomerFrozen(Entry, frozen=True, kw_only=True):
+    """``frozen`` False: the customer may start requests again."""
+
+    tenant: str
+    frozen: bool
+    reason: str = ""
+    actor: str = ""
+
+
+class AllowanceGiven(Entry, frozen=True, kw_only=True):
+    id: str
+    tenant: str
+    tokens: int
+    offers: tuple[str, ...] = ()
+    reason: str = ""
+    expires: int | None = None
+    priority: int = 0
+
+
+class AllowanceExpired(Entry, frozen=True, kw_only=True):
+    """``tokens`` of the allowance ``id`` were unused when its time was over, or when ``actor``
+    ended it (``ended``)."""
+
+    id: str
+    tenant: str
+    tokens: int
+    ended: bool = False
+    reason: str = ""
+    actor: str = ""
+
+
+class DocumentFiled(Entry, frozen=True, kw_only=True):
+    """Revision ``revision`` of the document ``id``, of the kind ``sort``."""
+
+    id: str
+    sort: str
+    tenant: str = ""
+    revision: int = 1
+    series: str | None = None
+    number: int | None = None
+    actor: str = ""
+    content: dict[str, Any]
+
+
 class HoldPlaced(Entry, frozen=True, kw_only=True):
     id: str
     tenant: str
@@ -118,6 +174,8 @@ class HoldPlaced(Entry, frozen=True, kw_only=True):
     amount: int
     currency: str
     legs: Legs = ()
+    lots: Parts = ()
+    """(allowance, tokens) that are reserved, in the order in which they are used."""
 
 
 class HoldSettled(Entry, frozen=True, kw_only=True):
@@ -128,6 +186,8 @@ class HoldSettled(Entry, frozen=True, kw_only=True):
     charge: int
     currency: str
     legs: Legs = ()
+    covered: int = 0
+    """Tokens of the usage that the hold's lots paid, first lot first."""
 
 
 class HoldVoided(Entry, frozen=True, kw_only=True):
@@ -155,6 +215,8 @@ class Refunded(Entry, frozen=True, kw_only=True):
     currency: str
     reason: str
     legs: Legs
+    tax: int = 0
+    """The tax of a deposit that went back on top of ``amount``."""
 
 
 class Adjusted(Entry, frozen=True, kw_only=True):
@@ -177,6 +239,11 @@ AnyEntry = (
     | Deposited
     | Granted
     | GrantExpired
+    | Billed
+    | CustomerFrozen
+    | AllowanceGiven
+    | AllowanceExpired
+    | DocumentFiled
     | HoldPlaced
     | HoldSettled
     | HoldVoided
@@ -210,6 +277,6 @@ def labels(entry: AnyEntry) -> tuple[str, str, str]:
         return "PricePublished", entry.version, ""
     if isinstance(entry, KeyAdded | KeyRevoked):
         return type(entry).__name__, entry.key_id, entry.tenant
-    if isinstance(entry, CustomerOpened | CreditLimitSet | SpendLimitSet):
+    if isinstance(entry, CustomerOpened | CreditLimitSet | SpendLimitSet | CustomerFrozen):
         return type(entry).__name__, entry.tenant, entry.tenant
     return type(entry).__name__, entry.id, entry.tenant

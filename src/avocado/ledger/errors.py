@@ -154,6 +154,34 @@ class NothingToRefund(LedgerError):
         self.left = left
 
 
+class AccountFrozen(LedgerError):
+    """The customer may start no requests. ``reason`` is the operator's, not for the customer."""
+
+    code = "account_frozen"
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        super().__init__(f"customer {tenant!r} is frozen: {reason}")
+        self.tenant = tenant
+        self.reason = reason
+
+
+class DocumentConflict(LedgerError):
+    """Document ``id`` cannot be filed so: ``revision`` is the newest on record (0: none), and
+    ``differs`` names what is not as it is there (``revision``: another one must come next)."""
+
+    code = "document_conflict"
+
+    def __init__(self, id_: str, revision: int, differs: tuple[str, ...]) -> None:
+        if differs == ("revision",):
+            why = f"the next one to file is revision {revision + 1}"
+        else:
+            why = f"it differs in {', '.join(differs)}"
+        super().__init__(f"document {id_!r} is on record at revision {revision}, and {why}")
+        self.id = id_
+        self.revision = revision
+        self.differs = list(differs)
+
+
 class NotAllowed(LedgerError):
     """An operation whose content makes no sense, such as a negative deposit."""
 

@@ -11,14 +11,18 @@ from collections.abc import Iterable, Sequence
 from avocado.ledger import book, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.periods import month_of, spent_names, volume_name
+from avocado.ledger.projection import filing_name
 from avocado.ledger.rows import (
     Account,
     Customer,
+    DocumentRow,
+    Filing,
     HoldRow,
     Key,
     Posting,
     Price,
     Promise,
+    Series,
     Spent,
     sheet_of,
 )
@@ -40,7 +44,10 @@ def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
     state.prefetch(
         Price, [*(op.price_version for op in placed), *(hold.price_version for hold in holds)]
     )
-    _subjects(state, placed, holds, [op.tenant for op in posted])
+    filed = [op for op in operations if isinstance(op, o.File)]
+    _documents(state, filed)
+    others = [op.tenant for op in (*posted, *filed) if op.tenant]
+    _subjects(state, placed, holds, others)
     _accounts(state, placed, holds)
     _counters(state, placed, holds, at)
 
@@ -57,6 +64,13 @@ def _subjects(
         Account,
         [name for tenant in tenants for name in (transfer.wallet(tenant), transfer.held(tenant))],
     )
+
+
+def _documents(state: State, filed: Sequence[o.File]) -> None:
+    if filed:
+        state.prefetch(DocumentRow, [op.id for op in filed])
+        state.prefetch(Filing, [filing_name(op.id, op.revision) for op in filed])
+        state.prefetch(Series, [op.series for op in filed if op.series is not None])
 
 
 def _accounts(state: State, placed: Sequence[o.Hold], holds: Sequence[HoldRow]) -> None:

@@ -67,13 +67,82 @@ class PublishPrice(Operation, frozen=True, kw_only=True):
 
 
 class Deposit(Operation, frozen=True, kw_only=True):
-    """Paid money arrives; ``reference`` names the payment."""
+    """Paid money arrives; ``reference`` names the payment.
+
+    ``amount`` goes to the wallet; ``tax`` (nano-units) came with it and is owed to a tax office, so
+    amount + tax was paid. ``pays`` is the id of the invoice on record that this settles.
+    """
 
     id: str
     tenant: str
     amount: int
     currency: str
     reference: str = ""
+    tax: int = 0
+    pays: str | None = None
+
+
+class Bill(Operation, frozen=True, kw_only=True):
+    """Charges what is no request, such as a plan's fee, from the wallet and its credit limit.
+
+    ``item`` says what is sold ("plan:pro@3"): the revenue account is named after it. Grants,
+    allowances and spend limits are for requests; they play no part here.
+    """
+
+    id: str
+    tenant: str
+    amount: int
+    currency: str
+    item: str
+    reason: str = ""
+
+
+class Freeze(Operation, frozen=True, kw_only=True):
+    """A frozen customer starts no request; running ones end as usual. Needs a reason and a name."""
+
+    tenant: str
+    frozen: bool
+    reason: str = ""
+    actor: str = ""
+
+
+class Allow(Operation, frozen=True, kw_only=True):
+    """Included tokens: requests use them before money, lowest ``priority`` first, then soonest
+    ``expires`` (ns). ``offers`` names what they are good for; empty means every offer."""
+
+    id: str
+    tenant: str
+    tokens: int
+    offers: tuple[str, ...] = ()
+    reason: str = ""
+    expires: int | None = None
+    priority: int = 0
+
+
+class EndAllowance(Operation, frozen=True, kw_only=True):
+    """Takes back what is left of an allowance; tokens reserved by running requests stay good."""
+
+    id: str
+    reason: str
+    actor: str = ""
+
+
+class File(Operation, frozen=True, kw_only=True):
+    """Puts a document on record: a plan, an invoice, a profile; newer revisions replace older ones.
+
+    Revision 1 is new; revision n replaces n − 1. The same revision with the same content returns
+    the first result. ``content`` is JSON of at most 1 MiB whose numbers are integers. ``series``
+    numbers documents without a gap, in the transaction that files them; a document keeps its number
+    in all later revisions. ``tenant`` "" means the seller's own.
+    """
+
+    id: str
+    kind: str
+    tenant: str = ""
+    content: dict[str, Any]
+    series: str | None = None
+    revision: int = 1
+    actor: str = ""
 
 
 class Grant(Operation, frozen=True, kw_only=True):
@@ -135,7 +204,11 @@ class Void(Operation, frozen=True, kw_only=True):
 
 
 class Refund(Operation, frozen=True, kw_only=True):
-    """Reverses ``of``, a settled hold, a deposit, a grant or an adjustment, in whole or in part."""
+    """Reverses ``of`` in whole or in part: a settled hold, deposit, grant, fee or adjustment.
+
+    Money only: tokens that an allowance paid for stay used. Of a deposit with tax the same share
+    of the tax goes back, on top of ``amount``.
+    """
 
     id: str
     of: str
@@ -164,6 +237,11 @@ AnyOperation = (
     | PublishPrice
     | Deposit
     | Grant
+    | Bill
+    | Freeze
+    | Allow
+    | EndAllowance
+    | File
     | Hold
     | Progress
     | Settle
@@ -208,6 +286,8 @@ class Settled(Result, frozen=True, kw_only=True):
     usage: Usage
     lines: tuple[Line, ...]
     available: int
+    covered: int = 0
+    """Tokens of the usage that allowances paid."""
 
 
 class Voided(Result, frozen=True, kw_only=True):
@@ -215,11 +295,27 @@ class Voided(Result, frozen=True, kw_only=True):
     available: int
 
 
+class Filed(Result, frozen=True, kw_only=True):
+    """A document is on record; ``number`` is its place in its series, if it has one."""
+
+    id: str
+    revision: int
+    number: int | None = None
+
+
+class Allowed(Result, frozen=True, kw_only=True):
+    """An allowance is on record; ``left`` tokens of it can be used now."""
+
+    id: str
+    tokens: int
+    left: int
+
+
 class Noted(Result, frozen=True, kw_only=True):
     """Progress is durable, or came too late to matter."""
 
 
-AnyResult = Recorded | Posted | Held | Settled | Voided | Noted
+AnyResult = Recorded | Posted | Held | Settled | Voided | Filed | Allowed | Noted
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag=True):

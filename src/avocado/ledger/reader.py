@@ -8,87 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from avocado.ledger import chain
 from avocado.ledger import entry as e
 from avocado.ledger.errors import UnknownCustomer
-from avocado.ledger.rows import COLUMNS, TABLES, Customer, HoldRow, Key, Price, R
-from avocado.terms.usage import Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """In nano-units. ``available`` is what can be spent without credit."""
-
-    tenant: str
-    currency: str
-    wallet: int
-    granted: int
-    held: int
-    credit_limit: int
-
-    @property
-    def available(self) -> int:
-        return self.wallet + self.granted
-
-    @property
-    def posted(self) -> int:
-        return self.wallet + self.granted + self.held
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One settled request. ``at`` is when it was settled, ns; ``seq`` its journal entry."""
-
-    seq: int
-    at: int
-    request: str
-    tenant: str
-    key_id: str | None
-    offer: str
-    release: str
-    price_version: str
-    currency: str
-    usage: Usage
-    charge: int
-    refunded: int
-    finish: str
-    batch: bool
-    volume: int
-    """The customer's tokens of that month when the request began: what its price tier rests on."""
-
-
-@dataclass(frozen=True, slots=True)
-class UsageLine:
-    """Settled requests of one day (UTC, ``2026-11-24``), customer, key and release, summed."""
-
-    day: str
-    tenant: str
-    key_id: str | None
-    offer: str
-    release: str
-    currency: str
-    requests: int
-    prompt: int
-    cached: int
-    completion: int
-    reasoning: int
-    charge: int
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One journal entry as it is stored."""
-
-    seq: int
-    at: int
-    entry: e.AnyEntry
-
+from avocado.ledger.rows import (
+    COLUMNS,
+    TABLES,
+    AllowanceRow,
+    Customer,
+    DocumentRow,
+    HoldRow,
+    Key,
+    Price,
+    R,
+)
+from avocado.ledger.schema import MONEY_KINDS
+from avocado.ledger.views import Allowance as Allowance
+from avocado.ledger.views import Balance as Balance
+from avocado.ledger.views import Charge as Charge
+from avocado.ledger.views import Document as Document
+from avocado.ledger.views import Record as Record
+from avocado.ledger.views import UsageLine as UsageLine
+from avocado.ledger.views import allowance_of, charge_of, document_in, document_of, usage_line
 
 _DAY = 86_400_000_000_000
+FOREVER: Final = 2**63 - 1
+"""Later than any sequence and any time (ns)."""
 
 
 class Reader:
@@ -189,7 +137,34 @@ class Reader:
             " ORDER BY closed_seq"
         )
         for row in self._of(HoldRow, where, tenant, since, until):
-            yield _charge(row)
+            yield charge_of(row)
+
+    def charges_between(self, tenant: str, after: int, until: int = FOREVER) -> Iterator[Charge]:
+        """Settled requests of a customer whose settlement is journal entry ``after`` < seq ≤
+        ``until``, in order: a period that no clock can cut wrong."""
+        where = (
+            "WHERE tenant = ? AND state = 'settled' AND closed_seq > ? AND closed_seq <= ?"
+            " ORDER BY closed_seq"
+        )
+        for row in self._of(HoldRow, where, tenant, after, until):
+            yield charge_of(row)
+
+    def postings(self, tenant: str, after: int = 0, until: int = FOREVER) -> Iterator[Record]:
+        """Journal entries that moved a customer's money and are no holds, ``after`` < seq ≤
+        ``until``: Deposited, Granted, GrantExpired, Billed, Refunded, Adjusted."""
+        sql = (
+            "SELECT seq, at, body FROM journal WHERE tenant = ? AND seq > ? AND seq <= ?"  # noqa: S608
+            f" AND {MONEY_KINDS} ORDER BY seq"
+        )
+        for seq, at, body in self.rows(sql, (tenant, after, until)):
+            yield Record(int(seq), int(at), e.decode(bytes(body)))
+
+    def allowances(self, tenant: str) -> list[Allowance]:
+        """All allowances of a customer, used up and expired ones too, in the order given."""
+        return [
+            allowance_of(row)
+            for row in self._of(AllowanceRow, "WHERE tenant = ? ORDER BY seq", tenant)
+        ]
 
     def usage(
         self, tenant: str | None = None, since: int = 0, until: int = 2**63 - 1
@@ -204,7 +179,35 @@ class Reader:
             " GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
         )
         values_: list[object] = [*values, *([tenant] if tenant is not None else [])]
-        return [_usage_line(row) for row in self.rows(sql, values_)]
+        return [usage_line(row) for row in self.rows(sql, values_)]
+
+    # -- documents -------------------------------------------------------------------------------
+
+    def document(self, id_: str) -> Document | None:
+        """The newest revision."""
+        return next((document_of(row) for row in self._of(DocumentRow, "WHERE id = ?", id_)), None)
+
+    def documents(self, kind: str, tenant: str | None = None) -> Iterator[Document]:
+        """The newest revisions of a kind, of one customer or of all, in order of first filing.
+
+        One at a time: while it runs, this reader sees the book as of its beginning.
+        """
+        where, values = "WHERE kind = ?", [kind]
+        if tenant is not None:
+            where, values = "WHERE tenant = ? AND kind = ?", [tenant, kind]
+        for row in self._of(DocumentRow, f"{where} ORDER BY filed", *values):
+            yield document_of(row)
+
+    def document_history(self, id_: str) -> list[Document]:
+        """Every revision of a document, oldest first."""
+        sql = (
+            "SELECT j.seq, j.at, j.body FROM filing f JOIN journal j ON j.seq = f.seq"
+            " WHERE f.document = ? ORDER BY f.revision"
+        )
+        return [
+            document_in(Record(int(seq), int(at), e.decode(bytes(body))))
+            for seq, at, body in self.rows(sql, (id_,))
+        ]
 
     # -- the journal -----------------------------------------------------------------------------
 
@@ -228,34 +231,6 @@ class Reader:
 
 
 _ACCOUNTS = "SELECT name, balance FROM account ORDER BY name"
-
-
-def _charge(row: HoldRow) -> Charge:
-    return Charge(
-        seq=row.closed_seq or 0,
-        at=row.closed or 0,
-        request=row.id,
-        tenant=row.tenant,
-        key_id=row.key_id,
-        offer=row.offer,
-        release=row.release,
-        price_version=row.price_version,
-        currency=row.currency,
-        usage=row.usage(),
-        charge=row.charge,
-        refunded=row.refunded,
-        finish=row.finish or "",
-        batch=bool(row.batch),
-        volume=row.volume,
-    )
-
-
-def _usage_line(row: Any) -> UsageLine:
-    from datetime import UTC, datetime
-
-    day = datetime.fromtimestamp(int(row[0]) * 86_400, UTC).date().isoformat()
-    numbers = [int(value) for value in row[6:]]
-    return UsageLine(day, row[1], row[2], row[3], row[4], row[5], *numbers)
 
 
 def open_reader(target: Path | str) -> Reader:

@@ -41,6 +41,10 @@ class Customer(Row):
     total_limit: int | None
     opened: int
     seq: int
+    frozen: str = ""
+    """Why the customer may start no requests; empty when it may."""
+    allowed: int = 0
+    """1 once the customer was ever given an allowance: nobody else's requests look for one."""
 
 
 class Key(Row):
@@ -107,6 +111,7 @@ class HoldRow(Row):
     opened: int
     seq: int
     volume: int
+    lots: str = ""
     state: str = OPEN
     progress: str | None = None
     prompt: int = 0
@@ -118,12 +123,19 @@ class HoldRow(Row):
     finish: str | None = None
     closed: int | None = None
     closed_seq: int | None = None
+    covered: int = 0
 
     def sources(self) -> Parts:
         """Where the money came from. Only holds that took granted money spell it out."""
         if not self.parts:
             return ((transfer.wallet(self.tenant), self.amount),) if self.amount else ()
         return tuple((name, amount) for name, amount in json.loads(self.parts))
+
+    def reserved(self) -> Parts:
+        """(allowance, tokens) that the hold reserved, in the order in which they are used."""
+        if not self.lots:
+            return ()
+        return tuple((lot, tokens) for lot, tokens in json.loads(self.lots))
 
     def usage(self) -> Usage:
         return Usage(self.prompt, self.completion, self.cached, self.reasoning)
@@ -140,6 +152,68 @@ class Posting(Row):
     refunded: int
     content: str
     seq: int
+    tax: int = 0
+    pays: str = ""
+
+
+class DocumentRow(Row):
+    """The newest revision of a document; ``filed`` is the sequence of its first one."""
+
+    id: str
+    kind: str
+    tenant: str
+    revision: int
+    series: str | None
+    number: int | None
+    content: str
+    actor: str
+    at: int
+    seq: int
+    filed: int
+
+
+class Filing(Row):
+    """One revision of a document, ``name`` = id@revision; ``digest`` is of what was asked for."""
+
+    name: str
+    document: str
+    revision: int
+    number: int | None
+    digest: str
+    seq: int
+
+
+class Series(Row):
+    """A counter of documents that are numbered without a gap."""
+
+    name: str
+    last: int
+
+
+class AllowanceRow(Row):
+    """A lot of tokens: tokens = free + reserved + used + expired. ``offers`` is a JSON list.
+
+    ``closed`` is 1 while nothing is free.
+    """
+
+    id: str
+    tenant: str
+    tokens: int
+    free: int
+    reserved: int
+    used: int
+    expired: int
+    offers: str
+    priority: int
+    expires: int | None
+    reason: str
+    closed: int
+    at: int
+    seq: int
+
+    def serves(self, offer: str) -> bool:
+        """Whether requests to this offer may use it."""
+        return self.offers == "[]" or offer in json.loads(self.offers)
 
 
 class Promise(Row):
@@ -166,6 +240,10 @@ TABLES: Final[dict[type[Row], str]] = {
     GrantRow: "grant_lot",
     HoldRow: "hold",
     Posting: "posting",
+    DocumentRow: "document",
+    Filing: "filing",
+    Series: "series",
+    AllowanceRow: "allowance",
     Promise: "promise",
     Spent: "spent",
 }

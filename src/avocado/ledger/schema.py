@@ -56,7 +56,40 @@ _VOLUME = """
 ALTER TABLE hold ADD COLUMN volume INTEGER NOT NULL DEFAULT 0;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _VOLUME)
+MONEY_KINDS: Final = (
+    "kind IN ('Deposited', 'Granted', 'GrantExpired', 'Billed', 'Refunded', 'Adjusted')"
+)
+"""Journal entries that move money and are no holds; the index below holds exactly these."""
+
+_BILLING = f"""
+ALTER TABLE customer ADD COLUMN frozen TEXT NOT NULL DEFAULT '';
+ALTER TABLE customer ADD COLUMN allowed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE posting ADD COLUMN tax INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE posting ADD COLUMN pays TEXT NOT NULL DEFAULT '';
+ALTER TABLE hold ADD COLUMN lots TEXT NOT NULL DEFAULT '';
+ALTER TABLE hold ADD COLUMN covered INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE document (id TEXT PRIMARY KEY, kind TEXT NOT NULL, tenant TEXT NOT NULL,
+  revision INTEGER NOT NULL, series TEXT, number INTEGER, content TEXT NOT NULL,
+  actor TEXT NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL, filed INTEGER NOT NULL);
+CREATE INDEX document_kind ON document (kind, filed);
+CREATE INDEX document_tenant ON document (tenant, kind, filed);
+CREATE UNIQUE INDEX document_number ON document (series, number) WHERE number IS NOT NULL;
+CREATE TABLE filing (name TEXT PRIMARY KEY, document TEXT NOT NULL, revision INTEGER NOT NULL,
+  number INTEGER, digest TEXT NOT NULL, seq INTEGER NOT NULL);
+CREATE INDEX filing_document ON filing (document);
+CREATE TABLE series (name TEXT PRIMARY KEY, last INTEGER NOT NULL);
+CREATE TABLE allowance (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, tokens INTEGER NOT NULL,
+  free INTEGER NOT NULL CHECK (free >= 0), reserved INTEGER NOT NULL CHECK (reserved >= 0),
+  used INTEGER NOT NULL CHECK (used >= 0), expired INTEGER NOT NULL CHECK (expired >= 0),
+  offers TEXT NOT NULL, priority INTEGER NOT NULL, expires INTEGER, reason TEXT NOT NULL,
+  closed INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL,
+  CHECK (tokens = free + reserved + used + expired));
+CREATE INDEX allowance_tenant ON allowance (tenant);
+CREATE INDEX allowance_due ON allowance (expires) WHERE closed = 0;
+CREATE INDEX journal_money ON journal (tenant, seq) WHERE {MONEY_KINDS};
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _VOLUME, _BILLING)
 VERSION: Final = len(MIGRATIONS)
 """The schema that this code reads and writes."""
 

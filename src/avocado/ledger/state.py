@@ -17,6 +17,8 @@ from avocado.ledger.rows import (
     OPEN,
     TABLES,
     Account,
+    DocumentRow,
+    Filing,
     GrantRow,
     HoldRow,
     Key,
@@ -148,7 +150,7 @@ class State:
                 holds.pop(key, None)
         for changed in self.touched.values():
             changed.clear()
-        for kind in (Posting, Promise):
+        for kind in (Posting, Promise, DocumentRow, Filing):
             self.rows[kind].clear()
         self.visited.clear()
         self.written.clear()

@@ -5,7 +5,8 @@ A transfer is a tuple of legs ``(account, delta)`` in one currency that sum to z
 - ``wallet:<tenant>``             paid money to spend; may reach minus the credit limit
 - ``grant:<grant id>``            given money, one account a grant
 - ``held:<tenant>``               reserved by open holds
-- ``revenue:<release>:<currency>``  what was charged for a release
+- ``revenue:<release>:<currency>``  what was charged for a release, or for a plan's item
+- ``taxes:<currency>``            tax that came with deposits and is owed to a tax office
 - ``payments:<currency>``, ``grants:<currency>``, ``writeoffs:<currency>``   where money comes from:
   deposits, grants, and adjustments by hand; these go negative as customers get credit
 
@@ -41,6 +42,10 @@ def revenue(release: str, currency: str) -> str:
 
 def payments(currency: str) -> str:
     return f"payments:{currency}"
+
+
+def taxes(currency: str) -> str:
+    return f"taxes:{currency}"
 
 
 def grants(currency: str) -> str:
