@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "ledger": ("ledger", "Back up, export and correct the ledger."),
     "usage": ("accounts", "What each customer used."),
     "invoice": ("accounts", "What a customer owes, line by line."),
+    "cost": ("statements", "What engines and training cost, for statements."),
+    "statement": ("statements", "What a month earned and cost, by release or customer."),
     "trace": ("trace", "The chain behind an invoice line, request, release or checkpoint."),
     "verify": ("trace", "Prove the ledger and every stored file."),
 }
