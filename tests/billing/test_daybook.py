@@ -174,6 +174,7 @@ def test_it_equals_the_readers_usage_after_any_story(steps: list[tuple[Any, ...]
                 every = (*ALL, "price_version", "batch")
                 assert afresh.usage(by=every) == book.usage(by=every)
                 assert afresh.money() == book.money()
+                assert afresh.entries(most=1000) == book.entries(most=1000)
                 assert afresh.months(by=("tenant",)) == book.months(by=("tenant",))
 
 
@@ -232,6 +233,27 @@ def test_money_that_is_no_request_is_summed_beside_it(shop: Shop, tmp_path: Path
         assert [row.tenant for row in book.money("beta")] == ["beta", "beta"]
 
 
+def test_entries_that_are_no_requests_are_listed_newest_first(shop: Shop, tmp_path: Path) -> None:
+    with shop.reader() as reader, open_daybook(tmp_path / "d.sqlite", reader) as book:
+        shop.ask()
+        shop.deposit("acme", 5)
+        book.refresh(reader)
+        journal = [
+            (each.seq, type(each.entry).__name__)
+            for each in reader.journal()
+            if not type(each.entry).__name__.startswith("Hold")
+        ]
+        listed = book.entries()
+        assert [(each.seq, each.kind) for each in reversed(listed)] == journal
+        paged, before = [], (2**63 - 1, 2**63 - 1)
+        while page := book.entries(before, most=2):
+            paged += page
+            before = (page[-1].at, page[-1].seq)
+        assert paged == listed
+        assert {each.kind for each in book.entries(kinds=("Deposited",))} == {"Deposited"}
+        assert {each.tenant for each in book.entries(tenant="beta")} == {"beta"}
+
+
 def test_it_is_made_afresh_for_another_book(shop: Shop, tmp_path: Path) -> None:
     path = tmp_path / "d.sqlite"
     with shop.reader() as reader, open_daybook(path, reader) as book:
@@ -269,6 +291,20 @@ def test_a_page_torn_in_the_middle_is_made_afresh(shop: Shop, tmp_path: Path) ->
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
     shop.ask()
+    with shop.reader() as reader, open_daybook(path, reader) as book:
+        agrees(book, reader)
+
+
+def test_a_file_of_another_version_is_made_afresh(shop: Shop, tmp_path: Path) -> None:
+    import apsw
+
+    path = tmp_path / "d.sqlite"
+    shop.ask()
+    with shop.reader() as reader, open_daybook(path, reader):
+        pass
+    database = apsw.Connection(str(path))
+    database.pragma("user_version", 1)
+    database.close()
     with shop.reader() as reader, open_daybook(path, reader) as book:
         agrees(book, reader)
 

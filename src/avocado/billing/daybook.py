@@ -2,7 +2,8 @@
 
 A row is one UTC day × customer × key × model × release × price version × batch × currency; two
 smaller books beside it, by day without customers and by month with them, are what most pages ask.
-Money that is no request (top-ups, fees, grants, adjustments) is summed by day, kind and item.
+Money that is no request (top-ups, fees, grants, adjustments) is summed by day, kind and item, and
+entries that are no requests are listed, so that an audit need not leaf through all others.
 
 The ledger stays the only truth: the daybook is a file that may be deleted at any time. It takes up
 journal entries by sequence, each once, in one transaction with the sequence it has come to; two
@@ -23,39 +24,24 @@ from typing import Any, Final
 import apsw
 
 from avocado.billing import daybook_source as source
+from avocado.billing.daybook_file import (
+    ADD_ALL,
+    ADD_DAY,
+    ADD_MONEY,
+    ADD_MONTH,
+    BOOKS,
+    SUMMED,
+    empty,
+    open_file,
+    remove,
+)
 from avocado.errors import Refused
 from avocado.ledger.reader import Reader
 
 FILE: Final = "daybook.sqlite"
 """Its name in a workspace's ``.avocado/``; with a PostgreSQL ledger each machine has its own."""
-VERSION: Final = 1
-"""Of the file's tables; a file of another version is made afresh."""
-BUSY_MS: Final = 60_000
-"""How long a process waits for another one that is taking entries up; a first build takes about
-five seconds for a million requests."""
-
 FIRST: Final = "0001-01-01"
 LAST: Final = "9999-12-31"
-
-SUMS: Final = (
-    "requests",
-    "prompt",
-    "cached",
-    "completion",
-    "reasoning",
-    "covered",
-    "charge",
-    "refunded",
-)
-_BOOKS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("by_month", ("month", "tenant", "offer", "release", "currency")),
-    ("by_day", ("day", "offer", "release", "price_version", "batch", "currency")),
-    (
-        "by_all",
-        ("tenant", "day", "key_id", "offer", "release", "price_version", "batch", "currency"),
-    ),
-)
-"""The books and their keys. A key is stored as text or integer; no key of a request is ``''``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +95,17 @@ class MoneySum:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A journal entry that is no request: where it stands, when (ns), what and whose."""
+
+    seq: int
+    at: int
+    kind: str
+    id: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What a refresh took up: journal entries ``after`` < seq ≤ ``until``; ``afresh`` says that
     nothing usable was there before."""
@@ -125,7 +122,7 @@ class Daybook:
         """Opens or makes the file. Raises Refused when it cannot be written."""
         self.path = path
         try:
-            self._db = _open(path)
+            self._db = open_file(path)
         except apsw.Error as error:
             raise Refused(f"{path} cannot be used: {error}; it may be deleted") from error
 
@@ -150,8 +147,8 @@ class Daybook:
             return self._refresh(reader)
         except (apsw.CorruptError, apsw.NotADBError):
             self.close()
-            _remove(self.path)
-            self._db = _open(self.path)
+            remove(self.path)
+            self._db = open_file(self.path)
             return self._refresh(reader)
         except apsw.Error as error:
             raise Refused(f"{self.path}: {error}; it may be deleted") from error
@@ -167,11 +164,13 @@ class Daybook:
             afresh = not after or source.seal_at(reader, after) != seal
             if afresh:
                 after = 0
-                _empty(self._db)
+                empty(self._db)
                 self._add(source.whole(reader, head))
             else:
                 self._add(source.since(reader, after, head))
             self._add_money(source.money(reader, after, head))
+            listed = source.entries(reader, after, head)
+            self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", listed)
             self._db.execute("UPDATE place SET seq = ?, seal = ?", (head, digest))
         return Taken(after, head, afresh)
 
@@ -193,20 +192,20 @@ class Daybook:
 
     def _add(self, rows: Iterable[source.UsageRow]) -> None:
         for piece in _pieces(rows):
-            self._db.executemany(_ADD_ALL, [row.keys + row.sums for row in piece])
+            self._db.executemany(ADD_ALL, [row.keys + row.sums for row in piece])
             days = [
                 (row.day, *row.keys[3:], *row.sums)  # without tenant and key
                 for row in piece
             ]
-            self._db.executemany(_ADD_DAY, days)
+            self._db.executemany(ADD_DAY, days)
             months = [
                 (_month(row.day), row.tenant, row.offer, row.release, row.currency, *row.sums)
                 for row in piece
             ]
-            self._db.executemany(_ADD_MONTH, months)
+            self._db.executemany(ADD_MONTH, months)
 
     def _add_money(self, rows: Iterable[source.MoneyRow]) -> None:
-        self._db.executemany(_ADD_MONEY, rows)
+        self._db.executemany(ADD_MONEY, rows)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -253,7 +252,7 @@ class Daybook:
     def top_customers(self, month: str, limit: int = 10) -> list[UsageSum]:
         """Who was charged most in a month (``2026-11``), refunds taken off, with the currency."""
         sql = (
-            f"SELECT tenant, currency, {_SUMMED} FROM by_month WHERE month = ?"  # noqa: S608
+            f"SELECT tenant, currency, {SUMMED} FROM by_month WHERE month = ?"  # noqa: S608
             " GROUP BY tenant, currency ORDER BY sum(charge - refunded) DESC, tenant LIMIT ?"
         )
         return [
@@ -275,6 +274,25 @@ class Daybook:
         found = self._db.execute(sql + " ORDER BY day, tenant, kind, item, currency", values)
         return [MoneySum(_day(int(row[0])), *row[1:]) for row in found]
 
+    def entries(
+        self,
+        before: tuple[int, int] = (2**63 - 1, 2**63 - 1),
+        most: int = 50,
+        kinds: Sequence[str] = (),
+        tenant: str | None = None,
+    ) -> list[Listed]:
+        """Journal entries that are no requests, newest first, with (at, seq) < ``before``."""
+        sql = "SELECT seq, at, kind, id, tenant FROM entry WHERE (at, seq) < (?, ?)"
+        given: list[Any] = [*before]
+        if kinds:
+            sql += f" AND kind IN ({', '.join('?' * len(kinds))})"
+            given += kinds
+        if tenant is not None:
+            sql += " AND tenant = ?"
+            given.append(tenant)
+        found = self._db.execute(f"{sql} ORDER BY at DESC, seq DESC LIMIT ?", (*given, most))
+        return [Listed(*row) for row in found]
+
     def span(self) -> tuple[str, str] | None:
         """The first and the last day of a request; None while there is none."""
         row: Any = next(iter(self._db.execute("SELECT min(day), max(day) FROM by_day")))
@@ -292,7 +310,7 @@ class Daybook:
         if span[1] is not None:
             conditions += [f"{span[0]} >= ?", f"{span[0]} < ?"]
             values += span[1]
-        sql = f"SELECT {', '.join((*by, _SUMMED))} FROM {book}"  # noqa: S608
+        sql = f"SELECT {', '.join((*by, SUMMED))} FROM {book}"  # noqa: S608
         if conditions:
             sql += f" WHERE {' AND '.join(conditions)}"
         if by:
@@ -312,92 +330,6 @@ def open_daybook(path: Path, reader: Reader) -> Iterator[Daybook]:
     with Daybook(path) as book:
         book.refresh(reader)
         yield book
-
-
-# -- the file --------------------------------------------------------------------------------------
-
-_SUMMED: Final = ", ".join(f"sum({name})" for name in SUMS)
-
-
-def _table(name: str, keys: Sequence[str], sums: Sequence[str] = SUMS) -> str:
-    columns = [f"{key} {'INTEGER' if key in ('day', 'batch') else 'TEXT'} NOT NULL" for key in keys]
-    columns += [f"{each} INTEGER NOT NULL" for each in sums]
-    return (
-        f"CREATE TABLE {name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(keys)}))"
-        " STRICT, WITHOUT ROWID"
-    )
-
-
-def _add(name: str, keys: Sequence[str], sums: Sequence[str] = SUMS) -> str:
-    count = len(keys) + len(sums)
-    sets = ", ".join(f"{each} = {each} + excluded.{each}" for each in sums)
-    return (
-        f"INSERT INTO {name} VALUES ({', '.join('?' * count)})"  # noqa: S608
-        f" ON CONFLICT DO UPDATE SET {sets}"
-    )
-
-
-_MONEY_KEYS: Final = ("day", "tenant", "kind", "item", "currency")
-_MONEY_SUMS: Final = ("entries", "amount", "refunded")
-_ADD_MONTH, _ADD_DAY, _ADD_ALL = (_add(name, keys) for name, keys in _BOOKS)
-_ADD_MONEY: Final = _add("money", _MONEY_KEYS, _MONEY_SUMS)
-_TABLES: Final = (
-    *(_table(name, keys) for name, keys in _BOOKS),
-    _table("money", _MONEY_KEYS, _MONEY_SUMS),
-    "CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL,"
-    " seal TEXT NOT NULL) STRICT",
-)
-
-
-def _open(path: Path) -> apsw.Connection:
-    try:
-        return _connect(path)
-    except (apsw.CorruptError, apsw.NotADBError):
-        _remove(path)
-        return _connect(path)
-
-
-def _connect(path: Path) -> apsw.Connection:
-    db = apsw.Connection(str(path))
-    try:
-        db.set_busy_timeout(BUSY_MS)
-        db.pragma("journal_mode", "wal")
-        db.pragma("synchronous", "NORMAL")  # a lost commit is taken up again
-        if db.pragma("user_version") != VERSION:
-            _make(db)
-    except BaseException:
-        db.close(True)
-        raise
-    return db
-
-
-def _make(db: apsw.Connection) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if db.pragma("user_version") != VERSION:  # another process may have been first
-            names = [row[0] for row in db.execute("SELECT name FROM sqlite_master")]
-            for name in names:
-                if not str(name).startswith("sqlite_"):
-                    db.execute(f"DROP TABLE {name}")
-            for statement in _TABLES:
-                db.execute(statement)
-            db.execute("INSERT INTO place VALUES (1, 0, '')")
-            db.pragma("user_version", VERSION)
-    except BaseException:
-        with suppress(apsw.Error):
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def _empty(db: apsw.Connection) -> None:
-    for name in (*(name for name, _ in _BOOKS), "money"):
-        db.execute(f"DELETE FROM {name}")  # noqa: S608
-
-
-def _remove(path: Path) -> None:
-    for end in ("", "-wal", "-shm"):
-        path.with_name(path.name + end).unlink(missing_ok=True)
 
 
 # -- days, columns ---------------------------------------------------------------------------------
@@ -430,10 +362,10 @@ def _stored(value: object) -> object:
 def _book(wanted: Iterable[str]) -> str:
     """The smallest book that has these columns. Raises ValueError."""
     columns = set(wanted)
-    for name, keys in _BOOKS:
+    for name, keys in BOOKS:
         if columns <= set(keys):
             return name
-    raise ValueError(f"no such column: {', '.join(sorted(columns - set(_BOOKS[-1][1])))}")
+    raise ValueError(f"no such column: {', '.join(sorted(columns - set(BOOKS[-1][1])))}")
 
 
 def _usage_sum(by: Sequence[str], row: Sequence[Any]) -> UsageSum:

@@ -1,4 +1,4 @@
-"""What the daybook takes from the ledger: requests summed by their day, and other money.
+"""What the daybook takes from the ledger: requests summed by day, other money, other entries.
 
 Two ways to the same sums. ``whole`` reads the table of holds once. ``since`` reads the journal from
 a sequence on: what was settled there, and what was refunded there of whatever was settled before.
@@ -152,3 +152,14 @@ def _money_row(at: int, entry: Any, *, entries: int, amount: int, refunded: int)
         amount,
         refunded,
     )
+
+
+_ENTRIES: Final = (
+    "SELECT seq, at, kind, id, tenant FROM journal WHERE seq > ? AND seq <= ?"
+    " AND kind NOT IN ('HoldPlaced', 'HoldSettled', 'HoldVoided')"
+)
+
+
+def entries(reader: Reader, after: int, until: int) -> Iterator[tuple[Any, ...]]:
+    """(sequence, time, kind, id, customer) of ``after`` < seq ≤ ``until`` that is no request."""
+    yield from reader.rows(_ENTRIES, (after, until))
