@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,42 @@ def test_the_rules_of_the_workspace_are_asked(place: tuple[Path, str], avocado: 
     assert "refused: answers take 2 s (p95); allowed is 1.5 s" in ran.err
     both = avocado(place[0], "release", place[1], *RELEASE, "--min-gain", "1")
     assert "the rules stand in avocado.toml" in both.err
+
+
+def with_gate(place: tuple[Path, str], gate: dict[str, object]) -> tuple[Path, str]:
+    """The checkpoint as a recipe with that ``[gate]`` would have made it."""
+    store = Workspace.open(place[0]).store
+    made = store.load(place[1])
+    facts = {**made.manifest.facts, "recipe": {**made.manifest.facts["recipe"], "gate": gate}}
+    manifest = replace(made.manifest, facts=facts)
+    with store.stage() as staging:
+        copied = staging.folder / "files"
+        shutil.copytree(made.files, copied)
+        return place[0], store.place(manifest, {}, files=copied).id
+
+
+def test_the_rules_of_the_recipe_are_asked(place: tuple[Path, str], avocado: Avocado) -> None:
+    bound = with_gate(place, {"must_gain": {"suite": "dates", "margin": 0.9}})
+    keep(bound, suite("dates", (10, 0, 80, 10)))
+    ran = avocado(bound[0], "gate", bound[1])
+    assert ran.code == 1
+    assert "dates" in ran.err
+    both = avocado(bound[0], "release", bound[1], *RELEASE, "--min-gain", "1")
+    assert "the rules stand in the recipe" in both.err
+    rule(bound, 'must_gain = { suite = "dates", margin = 0.1 }')
+    assert "which of them holds?" in avocado(bound[0], "gate", bound[1]).err
+
+
+def test_a_recipe_with_a_slip_in_its_gate_is_refused_before_it_is_trained(
+    place: tuple[Path, str], avocado: Avocado
+) -> None:
+    text = 'name = "n"\nbase = "seedling"\ndata = ["d.jsonl"]\n'
+    text += "[training]\nlearning_rate = 1e-3\nbatch = 4\nepochs = 1\nmax_length = 64\n"
+    text += '[gate]\nmust_gian = { suite = "dates" }\n'
+    (place[0] / "slip.toml").write_text(text)
+    ran = avocado(place[0], "plan", "slip.toml")
+    assert ran.code == 1
+    assert "must_gian" in ran.err
 
 
 def test_a_slip_in_the_rules_is_named(place: tuple[Path, str], avocado: Avocado) -> None:

@@ -9,6 +9,7 @@ import click
 
 from avocado.cli.arguments import EXISTING, workspace_here
 from avocado.cli.output import Output, with_output
+from avocado.cli.recipe import load_recipe
 from avocado.cli.show import show
 from avocado.data.provenance import UNKNOWN
 from avocado.data.record import LEARNT_BY
@@ -202,10 +203,8 @@ def check(
 @with_output
 def freeze(out: Output, recipe: Path) -> None:
     """Check and freeze the data of RECIPE into a corpus. `avocado train` does it too."""
-    from avocado.train.recipe import load
-
     workspace = workspace_here()
-    loaded = load(recipe)
+    loaded = load_recipe(recipe)
     base = recipe_base(loaded, recipe)
     place_base(workspace, base)
     frozen = freeze_corpus(workspace, loaded, recipe, base)

@@ -52,17 +52,26 @@ def pick_scorecard(
     raise Refused(f"{short(chosen)} is not a scorecard of {short(checkpoint.id)}")
 
 
-def rules_of(workspace: Workspace, asked: Asked, card: Artifact | None) -> Rules:
-    """``[gate]`` of ``avocado.toml``, or what was asked by hand, or what is understood.
+def rules_of(
+    workspace: Workspace, checkpoint: Artifact, asked: Asked, card: Artifact | None
+) -> Rules:
+    """``[gate]`` of ``avocado.toml`` or of the recipe, or what was asked by hand, or what is
+    understood.
 
     Raises:
-        Refused: both, or a table that is no rules.
+        Refused: two of them, or a table that is no rules.
     """
-    table = workspace.config.gate
+    house, own = workspace.config.gate, checkpoint.manifest.facts["recipe"].get("gate")
+    if house is not None and own is not None:
+        raise Refused(
+            f"{CONFIG} has a [gate] and so has the recipe of {short(checkpoint.id)}: which of them "
+            f"holds? Take the one in {CONFIG} away, or train by a recipe without one"
+        )
+    table, where = (own, "the recipe") if house is None else (house, CONFIG)
     if table is not None:
         if asked != UNASKED:
-            raise Refused(f"the rules stand in {CONFIG}, [gate]: leave out the options for them")
-        return parse_rules(table, CONFIG)
+            raise Refused(f"the rules stand in {where}, [gate]: leave out the options for them")
+        return parse_rules(table, where)
     suites: Mapping[str, Any] = {} if card is None else card.manifest.facts.get("suites", {})
     targets = [name for name, each in suites.items() if each["role"] == "target"]
     gains = tuple(Gain(name, asked.min_gain) for name in targets) if asked.min_gain else ()
@@ -184,15 +193,16 @@ def require_same_weights(
 def gate(out: Output, checkpoint: str, paid: bool, name: str | None, scorecard: str | None) -> int:
     """Would the gate let CHECKPOINT out? Decides, shows the evidence, and releases nothing.
 
-    The rules are those of [gate] in avocado.toml. Exit code 0: approved; 1: refused, or undecided,
-    and then with the number of items that would tell. The decision also goes onto the report.
+    The rules are those of [gate] in avocado.toml or in the recipe. Exit code 0: approved; 1:
+    refused, or undecided, and then with the number of items that would tell. The decision also goes
+    onto the report.
     """
     from avocado.release.gate import decide
 
     workspace = workspace_here()
     found = workspace.store.load(workspace.store.resolve(checkpoint, "checkpoint"))
     card = pick_scorecard(workspace, found, scorecard)
-    rules = rules_of(workspace, UNASKED, card)
+    rules = rules_of(workspace, found, UNASKED, card)
     scored, evidence = read_evidence(card)
     verdict = judged(workspace, found, "sale" if paid else "publication", name)
     decision = decide(evidence, verdict, rules)

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from avocado.cli.output import Output, with_output
+from avocado.release.rules import parse_rules
+
+if TYPE_CHECKING:
+    from avocado.train.recipe import Recipe
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe, and its ``[gate]`` as strictly as the gate will.
+
+    Raises:
+        Refused: what :func:`avocado.train.recipe.load` says, or rules that are none.
+    """
+    from avocado.train.recipe import load
+
+    recipe = load(path)
+    if recipe.gate is not None:
+        parse_rules(recipe.gate, str(path))
+    return recipe
 
 
 @click.group()

@@ -68,7 +68,7 @@ def make_release(
             raise Refused(*(f"{short(artifact.id)}: {name} was changed" for name in changed))
     verdict = judged(workspace, checkpoint, ask.purpose, ask.name)
     card = pick_scorecard(workspace, checkpoint, ask.scorecard)
-    rules = rules_of(workspace, ask.asked, card)
+    rules = rules_of(workspace, checkpoint, ask.asked, card)
     scorecard, evidence = read_evidence(card)
     decision = gate.decide(evidence, verdict, rules)
     rule_on_report(workspace, card, decision)
@@ -195,8 +195,9 @@ def release(
     """Let CHECKPOINT out under a public name, if the gate approves.
 
     A paid release needs a scorecard that proves a gain over the base, no language that lost, and
-    licences of base and data that let it be sold; [gate] in avocado.toml asks for more. Each reason
-    against it is printed. Undecided: too few items to know; the answer says how many would tell.
+    licences of base and data that let it be sold; [gate] in avocado.toml or in the recipe asks for
+    more. Each reason against it is printed. Undecided: too few items to know; the answer says how
+    many would tell.
     """
     from avocado.release.hub import check_destination, push
     from avocado.release.publish import publish_folder

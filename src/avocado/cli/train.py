@@ -11,6 +11,7 @@ from avocado.cli.arguments import EXISTING, Amount, workspace_here
 from avocado.cli.data import place_base, recipe_base
 from avocado.cli.output import Output, Silent, with_output
 from avocado.cli.planning import Measure, hold_budget, plan_recipe
+from avocado.cli.recipe import load_recipe
 from avocado.cli.stages import train_recipe
 from avocado.lineage import short
 from avocado.terms.money import Money
@@ -93,21 +94,20 @@ def train(
 
     On several devices, torchrun starts it: --launch writes how.
     """
-    from avocado.train.recipe import load
     from avocado.train.team import Elsewhere, join
 
     if resume + auto_resume + restart > 1:
         raise click.UsageError("--resume, --auto-resume and --restart exclude each other")
     workspace = workspace_here()
     if launch is not None:
-        write_launch_file(out, load(recipe), recipe, launch)
+        write_launch_file(out, load_recipe(recipe), recipe, launch)
         return
     start: Start = "new"
     if resume or restart:
         start = "resume" if resume else "restart"
     elif auto_resume:
         start = "auto"
-    loaded = load(recipe)
+    loaded = load_recipe(recipe)
     team = join(loaded.compute)
     if not team.leads:
         out = Silent()
@@ -164,12 +164,10 @@ def plan(
     Its data is checked and frozen, so that tokens are counted from the very rows of the run; some
     real steps are timed and thrown away. Exit code 1 where the high end is over [budget].
     """
-    from avocado.train.recipe import load
-
     if price_per_hour is not None and probe == 0 and not tokens_per_second:
         raise click.UsageError("--price-per-hour needs a time: --probe or --tokens-per-second")
     workspace = workspace_here()
-    loaded = load(recipe)
+    loaded = load_recipe(recipe)
     base = recipe_base(loaded, recipe)
     place_base(workspace, base)
     price = price_per_hour

@@ -205,6 +205,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: Budget | None = None
     compute: Compute | None = None
     stages: tuple[Stage, ...] = ()
+    gate: dict[str, Any] | None = None
+    """``[gate]``: what the checkpoint will have to prove, settled before it is trained;
+    ``release.rules`` reads it."""
 
     def __post_init__(self) -> None:
         if self.lora is not None and self.weights == "full":
@@ -278,6 +281,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(counted))
         del plain["budget"], plain["compute"]
+        if self.gate is None:
+            del plain["gate"]  # recipes of before there were such keep their hash
         return plain
 
     @property
