@@ -14,6 +14,7 @@ import msgspec
 from avocado.data.chat import RenderError
 from avocado.engine.engine import EngineBusy, EngineError, PromptTooLong, Unsupported
 from avocado.ledger.errors import (
+    AccountFrozen,
     CurrencyMismatch,
     Duplicate,
     IdempotencyConflict,
@@ -150,6 +151,11 @@ def of_ledger(error: LedgerError) -> ApiError:
         )
     if isinstance(error, UnknownKey | KeyRevoked | UnknownCustomer):
         return unauthorized("This API key is not valid any more")
+    if isinstance(error, AccountFrozen):
+        return not_allowed(
+            "This account is frozen and starts no requests; ask who runs this service",
+            "account_frozen",
+        )
     if isinstance(error, IdempotencyConflict):
         return idempotency_conflict()
     if isinstance(error, Duplicate):

@@ -103,6 +103,8 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
     if state.get(HoldRow, op.id) is not None:
         return _placed_before(state, op, now)
     customer = customer_of(state, op.tenant)
+    if customer.frozen:
+        raise errors.AccountFrozen(op.tenant, customer.frozen)
     key = _usable_key(state, op)
     _check_promise(state, op, now)
     volume, amount = _ceiling(state, op, customer, now.at)

@@ -34,7 +34,7 @@ def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
     placed = [op for op in operations if isinstance(op, o.Hold)]
     ended = [op.hold for op in operations if isinstance(op, o.Settle | o.Void | book.Close)]
     noted = [op.hold for op in operations if isinstance(op, o.Progress)]
-    posted = [op for op in operations if isinstance(op, o.Deposit | o.Grant | o.Adjust)]
+    posted = [op for op in operations if isinstance(op, o.Deposit | o.Grant | o.Bill | o.Adjust)]
     state.prefetch(HoldRow, [*(op.id for op in placed), *ended, *noted])
     state.prefetch(
         Promise, [f"{op.tenant}/{op.idempotency_key}" for op in placed if op.idempotency_key]

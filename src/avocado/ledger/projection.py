@@ -153,16 +153,28 @@ def price(state: State, entry: e.PricePublished, seq: int, at: int) -> None:
 
 def posting(
     state: State,
-    entry: e.Deposited | e.Granted | e.Refunded | e.Adjusted,
+    entry: e.Deposited | e.Granted | e.Billed | e.Refunded | e.Adjusted,
     content: str,
     seq: int,
 ) -> None:
     kind = type(entry).__name__
-    state.add(Posting(entry.id, kind, entry.tenant, entry.currency, entry.amount, 0, content, seq))
+    row = Posting(entry.id, kind, entry.tenant, entry.currency, entry.amount, 0, content, seq)
+    if isinstance(entry, e.Deposited):
+        row.tax, row.pays = entry.tax, entry.pays or ""
+    state.add(row)
 
 
 def deposited(state: State, entry: e.Deposited, seq: int, at: int) -> None:
     posting(state, entry, entry.reference, seq)
+
+
+def billed(state: State, entry: e.Billed, seq: int, at: int) -> None:
+    posting(state, entry, f"{entry.item} {entry.reason}", seq)
+
+
+def frozen(state: State, entry: e.CustomerFrozen, seq: int, at: int) -> None:
+    customer = state.edit(state.need(Customer, entry.tenant))
+    customer.frozen = entry.reason if entry.frozen else ""
 
 
 def granted(state: State, entry: e.Granted, seq: int, at: int) -> None:
@@ -317,6 +329,8 @@ APPLY: Final[dict[type[e.Entry], Callable[[State, Any, int, int], None]]] = {
     e.Deposited: deposited,
     e.Granted: granted,
     e.GrantExpired: nothing,
+    e.Billed: billed,
+    e.CustomerFrozen: frozen,
     e.HoldPlaced: placed,
     e.HoldSettled: settled,
     e.HoldVoided: voided,

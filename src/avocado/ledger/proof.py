@@ -116,7 +116,7 @@ class _Audit:
             self._refunded(seq, entry)
         elif isinstance(entry, e.Granted):
             self.floors[transfer.grant(entry.id)] = 0
-        if isinstance(entry, e.Deposited | e.Granted | e.Adjusted):
+        if isinstance(entry, e.Deposited | e.Granted | e.Billed | e.Adjusted):
             self.reversed[entry.id] = abs(entry.amount)
         legs = getattr(entry, "legs", ())
         if legs:

@@ -193,7 +193,7 @@ class State:
         for name, delta in legs:
             row = self.get(Account, name)
             if row is None:
-                floor = 0 if name.startswith("grant:") else None
+                floor = 0 if name.startswith(("grant:", "taxes:")) else None
                 row = self.add(Account(name, currency, 0, floor))
             elif name not in touched:
                 touched[name] = row.balance

@@ -66,6 +66,13 @@ def move(source: str, target: str, amount: int) -> Legs:
     return ((source, -amount), (target, amount)) if amount else ()
 
 
+def deposit(tenant: str, currency: str, amount: int, tax: int) -> Legs:
+    """A payment of amount + tax arrives: the amount is the customer's, the tax is owed on."""
+    if not tax:
+        return move(payments(currency), wallet(tenant), amount)
+    return ((payments(currency), -amount - tax), (wallet(tenant), amount), (taxes(currency), tax))
+
+
 def place(tenant: str, parts: Parts) -> Legs:
     """The parts of a hold leave their accounts and are held."""
     total = sum(amount for _, amount in parts)
