@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avocado.terms.money import MoneyError
-from avocado.terms.price import MILLION, PriceSheet
+from avocado.terms.price import KINDS, MILLION, PriceSheet
 from avocado.terms.usage import Usage
 
 PRICES = st.integers(0, 10**13)
 SHARES = st.integers(0, MILLION)
 VOLUMES = st.integers(0, 10**10)
+COVERED = st.integers(0, 3 * 10**6)
 
 
 @st.composite
@@ -39,29 +40,72 @@ def usages(draw: st.DrawFn, most: int = 10**6) -> Usage:
     return Usage(prompt, completion, draw(st.integers(0, prompt)), draw(st.integers(0, completion)))
 
 
-@given(sheets(), usages(), st.integers(0, 1000), st.integers(1, 8), st.booleans(), VOLUMES)
+@given(sheets(), usages(), st.integers(0, 1000), st.integers(1, 8), st.booleans(), VOLUMES, COVERED)
 def test_no_charge_is_above_its_ceiling(
-    sheet: PriceSheet, usage: Usage, spare: int, n: int, batch: bool, volume: int
+    sheet: PriceSheet, usage: Usage, spare: int, n: int, batch: bool, volume: int, covered: int
 ) -> None:
     most = -(-usage.completion // n) + spare
-    ceiling = sheet.ceiling(usage.prompt + spare, most, n, batch, volume)
-    assert sheet.charge(usage, batch, volume) <= ceiling
+    ceiling = sheet.ceiling(usage.prompt + spare, most, n, batch, volume, covered)
+    assert sheet.charge(usage, batch, volume, covered) <= ceiling
 
 
-@given(sheets(), usages(), st.booleans(), VOLUMES)
-def test_the_lines_sum_to_the_charge(
-    sheet: PriceSheet, usage: Usage, batch: bool, volume: int
+@given(sheets(), st.data(), st.integers(0, 40), st.integers(0, 40), st.integers(0, 100))
+def test_a_ceiling_with_covered_tokens_is_reached_and_never_passed(
+    sheet: PriceSheet, data: st.DataObject, prompt: int, most: int, covered: int
 ) -> None:
-    lines = sheet.lines(usage, batch, volume)
-    assert sum(line.nanos for line in lines) == sheet.charge(usage, batch, volume).nanos
+    """Small counts, so that every order of prompt, completion and covered tokens comes up."""
+    ceiling = sheet.ceiling(prompt, most, covered=covered)
+    assert sheet.charge(Usage(prompt, most), covered=covered) == ceiling
+    usage = Usage(data.draw(st.integers(0, prompt)), data.draw(st.integers(0, most)))
+    usage = Usage(
+        usage.prompt,
+        usage.completion,
+        data.draw(st.integers(0, usage.prompt)),
+        data.draw(st.integers(0, usage.completion)),
+    )
+    assert sheet.charge(usage, covered=covered) <= ceiling
+
+
+@given(sheets(), usages(), st.booleans(), VOLUMES, COVERED)
+def test_the_lines_sum_to_the_charge(
+    sheet: PriceSheet, usage: Usage, batch: bool, volume: int, covered: int
+) -> None:
+    lines = sheet.lines(usage, batch, volume, covered)
+    assert sum(line.nanos for line in lines) == sheet.charge(usage, batch, volume, covered).nanos
     assert sum(line.tokens for line in lines) == usage.total
     for line in lines:
         assert abs(line.nanos - Fraction(line.tokens * line.price, MILLION)) < 1
 
 
-@given(sheets(), usages(), st.booleans(), VOLUMES)
+@given(sheets(), usages(), st.booleans(), VOLUMES, COVERED)
+def test_covered_tokens_are_lines_of_price_zero(
+    sheet: PriceSheet, usage: Usage, batch: bool, volume: int, covered: int
+) -> None:
+    plain = {line.kind: line for line in sheet.lines(usage, batch, volume)}
+    left = covered
+    for kind in KINDS:
+        lines = [line for line in sheet.lines(usage, batch, volume, covered) if line.kind == kind]
+        tokens = plain[kind].tokens if kind in plain else 0
+        free = min(left, tokens)
+        left -= free
+        expected = [(free, 0)] if free else []
+        if tokens > free:
+            expected.append((tokens - free, sheet.price_of(kind, batch, volume)))
+        assert [(line.tokens, line.price) for line in lines] == expected
+
+
+@given(sheets(), usages(), st.booleans(), VOLUMES, COVERED, COVERED)
+def test_more_covered_tokens_never_cost_more(
+    sheet: PriceSheet, usage: Usage, batch: bool, volume: int, one: int, more: int
+) -> None:
+    less = sheet.charge(usage, batch, volume, one + more)
+    assert less <= sheet.charge(usage, batch, volume, one)
+    assert sheet.charge(usage, batch, volume, usage.total).nanos == 0
+
+
+@given(sheets(), usages(), st.booleans(), VOLUMES, COVERED)
 def test_the_charge_is_the_exact_sum_rounded_up_once(
-    sheet: PriceSheet, usage: Usage, batch: bool, volume: int
+    sheet: PriceSheet, usage: Usage, batch: bool, volume: int, covered: int
 ) -> None:
     counts = {
         "prompt": usage.prompt - usage.cached,
@@ -69,11 +113,12 @@ def test_the_charge_is_the_exact_sum_rounded_up_once(
         "completion": usage.completion - usage.reasoning,
         "reasoning": usage.reasoning,
     }
-    exact = sum(
-        (Fraction(n * sheet.price_of(kind, batch, volume), MILLION) for kind, n in counts.items()),
-        Fraction(0),
-    )
-    assert sheet.charge(usage, batch, volume).nanos == ceil(exact)
+    left, exact = covered, Fraction(0)
+    for kind, tokens in counts.items():
+        free = min(tokens, left)
+        left -= free
+        exact += Fraction((tokens - free) * sheet.price_of(kind, batch, volume), MILLION)
+    assert sheet.charge(usage, batch, volume, covered).nanos == ceil(exact)
 
 
 @given(sheets(), usages(), usages(), st.booleans(), VOLUMES)
@@ -157,3 +202,7 @@ def test_impossible_sheets_are_refused(changes: dict[str, Any]) -> None:
 def test_a_ceiling_needs_real_counts() -> None:
     with pytest.raises(ValueError, match="zero or more"):
         PriceSheet(1, 1).ceiling(-1, 1)
+    with pytest.raises(ValueError, match="zero or more"):
+        PriceSheet(1, 1).ceiling(1, 1, covered=-1)
+    with pytest.raises(ValueError, match="zero or more"):
+        PriceSheet(1, 1).charge(Usage(1, 1), covered=-1)

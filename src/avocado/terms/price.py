@@ -5,7 +5,8 @@ rounded up to a nano-unit. Because a sheet never changes, its hash is its versio
 
 A sheet may give a lower price to batch requests and to customers above a monthly volume. Both act
 on the price list: the list price is multiplied and rounded up to a nano-unit per million tokens,
-and money is still rounded once.
+and money is still rounded once. Tokens that an allowance covers cost nothing; they count towards a
+month's volume like all others.
 """
 
 from __future__ import annotations
@@ -129,43 +130,63 @@ class PriceSheet:
         n: int = 1,
         batch: bool = False,
         volume: int = 0,
+        covered: int = 0,
     ) -> Money:
         """The most that a request can cost: nothing cached, every allowed token generated.
 
-        ``charge(usage, batch, volume) ≤ ceiling`` for each usage with ``prompt ≤ prompt_tokens``
-        and ``completion ≤ n × max_tokens`` (a property test holds this).
+        ``charge(usage, batch, volume, covered) ≤ ceiling`` for each usage with ``prompt ≤
+        prompt_tokens`` and ``completion ≤ n × max_tokens`` (a property test holds this).
         """
-        if min(prompt_tokens, max_tokens, n) < 0:
+        if min(prompt_tokens, max_tokens, n, covered) < 0:
             raise ValueError("a ceiling needs counts of zero or more")
-        total = prompt_tokens * self.price_of("prompt", batch, volume)
-        total += n * max_tokens * self.price_of("completion", batch, volume)
+        prompt = max(prompt_tokens - covered, 0)
+        completion = n * max_tokens - max(covered - prompt_tokens, 0)
+        total = prompt * self.price_of("prompt", batch, volume)
+        total += max(completion, 0) * self.price_of("completion", batch, volume)
         return Money(ceil_div(total, MILLION), self.currency)
 
-    def _parts(self, usage: Usage, batch: bool, volume: int) -> list[tuple[str, int, int]]:
+    def _parts(
+        self, usage: Usage, batch: bool, volume: int, covered: int
+    ) -> list[tuple[str, int, int]]:
+        """(kind, tokens, price) of a usage; what is covered comes first in its kind, at zero."""
+        if covered < 0:
+            raise ValueError("covered tokens are zero or more")
         counts = (
             usage.prompt - usage.cached,
             usage.cached,
             usage.completion - usage.reasoning,
             usage.reasoning,
         )
-        return [
-            (kind, tokens, self.price_of(kind, batch, volume))
-            for kind, tokens in zip(KINDS, counts, strict=True)
-            if tokens
-        ]
+        parts = []
+        for kind, tokens in zip(KINDS, counts, strict=True):
+            free = min(tokens, covered)
+            if free:
+                covered -= free
+                parts.append((kind, free, 0))
+            if tokens > free:
+                parts.append((kind, tokens - free, self.price_of(kind, batch, volume)))
+        return parts
 
-    def charge(self, usage: Usage, batch: bool = False, volume: int = 0) -> Money:
-        """The price of ``usage``. The only rounding of the product happens here, once, up."""
-        total = sum(tokens * price for _, tokens, price in self._parts(usage, batch, volume))
+    def charge(self, usage: Usage, batch: bool = False, volume: int = 0, covered: int = 0) -> Money:
+        """The price of ``usage``. The only rounding of the product happens here, once, up.
+
+        ``covered`` tokens of it were paid before: uncached prompt tokens first, then cached,
+        completion and reasoning tokens. More than there are covers all.
+        """
+        parts = self._parts(usage, batch, volume, covered)
+        total = sum(tokens * price for _, tokens, price in parts)
         return Money(ceil_div(total, MILLION), self.currency)
 
-    def lines(self, usage: Usage, batch: bool = False, volume: int = 0) -> list[Line]:
-        """``charge(usage, batch, volume)`` split by token kind; the lines sum to it exactly.
+    def lines(
+        self, usage: Usage, batch: bool = False, volume: int = 0, covered: int = 0
+    ) -> list[Line]:
+        """``charge(usage, batch, volume, covered)`` split by token kind; the lines sum to it.
 
-        Each line is rounded down and the nano-units left over go to the lines that lost most
-        (largest remainder), so that an invoice adds up without a second rounding.
+        Covered tokens are lines of price zero. Each line is rounded down and the nano-units left
+        over go to the lines that lost most (largest remainder), so that an invoice adds up without
+        a second rounding.
         """
-        parts = self._parts(usage, batch, volume)
+        parts = self._parts(usage, batch, volume, covered)
         floors = [tokens * price // MILLION for _, tokens, price in parts]
         lost = [tokens * price % MILLION for _, tokens, price in parts]
         left = ceil_div(sum(tokens * price for _, tokens, price in parts), MILLION) - sum(floors)
