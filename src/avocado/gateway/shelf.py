@@ -59,25 +59,29 @@ class Database(Protocol):
     def close(self) -> None: ...
 
 
-def open_database(target: Path | str, durable: bool = True) -> Database:
+def open_database(
+    target: Path | str, durable: bool = True, tables: Sequence[str] = TABLES
+) -> Database:
     """The shelf at ``target``: a file (``:memory:`` for none) or a ``postgresql://`` address.
 
-    With ``durable`` a commit survives a power failure when it returns.
+    With ``durable`` a commit survives a power failure when it returns. ``tables`` are statements
+    that make what is not there yet; ``BYTES`` stands for the database's own word.
 
     Raises:
         ShelfUnavailable: it cannot be opened.
     """
     if str(target).startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(str(target), durable)
-    return SqliteDatabase(str(target), durable)
+        return PostgresDatabase(str(target), durable, tables)
+    return SqliteDatabase(str(target), durable, tables)
 
 
 class SqliteDatabase:
     """A file. Other processes (commands of the workspace) may have it open too."""
 
-    def __init__(self, path: str, durable: bool) -> None:
+    def __init__(self, path: str, durable: bool, tables: Sequence[str] = TABLES) -> None:
         self._path = path
         self._durable = durable
+        self._tables = tables
         self._db = self._connect()
 
     def _connect(self) -> apsw.Connection:
@@ -90,7 +94,7 @@ class SqliteDatabase:
                 ("secure_delete", "ON"),  # an answer whose time is over is gone from the file too
             ):
                 db.execute(f"PRAGMA {name} = {value}")
-            for statement in TABLES:
+            for statement in self._tables:
                 db.execute(statement.replace("BYTES", "BLOB"))
         except apsw.Error as error:
             raise ShelfUnavailable(f"{self._path} cannot be used: {error}") from error
@@ -125,9 +129,10 @@ class SqliteDatabase:
 class PostgresDatabase:
     """Tables beside the ledger's, for all processes of a fleet."""
 
-    def __init__(self, uri: str, durable: bool) -> None:
+    def __init__(self, uri: str, durable: bool, tables: Sequence[str] = TABLES) -> None:
         self._uri = uri
         self._durable = durable
+        self._tables = tables
         self._db: Any = self._connect()
 
     def _connect(self) -> Any:
@@ -147,7 +152,7 @@ class PostgresDatabase:
             )
             with db.transaction():
                 db.execute("SELECT pg_advisory_xact_lock(hashtext('avocado gateway tables'))")
-                for statement in TABLES:
+                for statement in self._tables:
                     db.execute(statement.replace("BYTES", "BYTEA").encode())
         except psycopg.Error as error:
             raise ShelfUnavailable(f"the database does not answer: {error}") from error

@@ -1,0 +1,104 @@
+"""The console itself: what all its pages share. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from avocado.cli.book import writing
+from avocado.console.store import open_store, place_of
+from avocado.console.threads import Threads
+from avocado.gateway.keys import Throttle
+from avocado.workspace import Workspace
+
+if TYPE_CHECKING:
+    from avocado.console.page import Route
+    from avocado.gateway.admin import Submit
+
+FIRST_LINK: Final = "console-link"
+"""Where the first operator's link lies, 0600, until it is used."""
+
+
+class Console:
+    """One process's console over a workspace. ``origin`` is how browsers reach it, such as
+    ``https://console.example.com``."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        origin: str,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.workspace = workspace
+        self.config = workspace.config.console
+        self.origin = origin.rstrip("/")
+        self.clock = clock
+        self.place = place_of(workspace)
+        self.routes: Sequence[Route] = ()
+        self.threads = Threads(workspace.ledger, self.place)
+        self.by_address = Throttle(burst=20, seconds=300)
+        self.by_account = Throttle(burst=10, seconds=600)
+        self.by_mail = Throttle(burst=3, seconds=600)
+        self._secret = hmac.digest(workspace.pepper(), b"console", "sha256")
+        self._writing = threading.Lock()
+        self.stopping = threading.Event()
+        """Set when the process is to end: streams end by themselves."""
+        open_store(self.place).close()
+        with self.writing():
+            pass  # there is a ledger to read, from now on
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers come by HTTPS, so that cookies can be bound to this very host."""
+        return self.origin.startswith("https://")
+
+    @property
+    def host(self) -> str:
+        """The only Host that is answered."""
+        return urlsplit(self.origin).netloc.lower()
+
+    @property
+    def api_url(self) -> str:
+        """How customers reach the paid API, without a slash at its end."""
+        serve = self.workspace.config.serve
+        given = self.config.api_url or f"http://{_reachable(serve.host)}:{serve.port}"
+        return given.rstrip("/").removesuffix("/v1")
+
+    @property
+    def gateway_url(self) -> str:
+        """How this process reaches the paid API: straight, where both run on one machine."""
+        serve = self.workspace.config.serve
+        return f"http://{_reachable(serve.host)}:{serve.port}"
+
+    @property
+    def first_link(self) -> Path:
+        return self.workspace.state / FIRST_LINK
+
+    def sign(self, purpose: str, text: str) -> str:
+        """A seal that only this workspace's consoles can make, hex."""
+        return hmac.digest(self._secret, f"{purpose}\0{text}".encode(), "sha256").hex()
+
+    @contextmanager
+    def writing(self) -> Iterator[Submit]:
+        """``do(operation) -> result``. One thread of this process at a time: without a running
+        server it is this process that opens the book."""
+        with self._writing, writing(self.workspace) as do:
+            yield do
+
+    def close(self) -> None:
+        self.stopping.set()
+        self.threads.close()
+
+
+def _reachable(host: str) -> str:
+    """Where a server that listens at ``host`` answers on its own machine."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - it is read, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,8 @@
+"""The customer's pages."""
+
+from __future__ import annotations
+
+from avocado.console.customer import overview
+from avocado.console.page import Pages
+
+PAGES: tuple[Pages, ...] = (overview.PAGES,)

@@ -1,0 +1,71 @@
+"""Letters: the console's mails: links and invitations, in the reader's language."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from avocado.configuration import Config
+from avocado.console.console import Console
+from avocado.console.links import LIFETIMES, Kind
+from avocado.console.words import Speaker
+from avocado.errors import Refused
+
+log = logging.getLogger("avocado.console")
+
+
+@dataclass(frozen=True)
+class Letter:
+    to: str
+    subject: str
+    text: str
+
+
+def require_mail(config: Config) -> None:
+    """Raises Refused where the workspace has no ``[mail]``."""
+    if config.mail is None:
+        raise Refused(
+            "this console cannot send mail: [mail] is missing in avocado.toml; "
+            "make a link with: avocado console link --email ADDRESS"
+        )
+
+
+def link_url(console: Console, token: str) -> str:
+    return f"{console.origin}/link/{token}"
+
+
+def of_link(console: Console, speaker: Speaker, kind: Kind, email: str, token: str) -> Letter:
+    """The letter that carries a link."""
+    word = kind.replace("-", "_")
+    shop = console.workspace.config.name
+    text = speaker.say(
+        f"letter.{word}",
+        shop=shop,
+        url=link_url(console, token),
+        time=speaker.say("letter.minutes", count=LIFETIMES[kind] // 60)
+        if LIFETIMES[kind] < 7200
+        else speaker.say("letter.days", count=LIFETIMES[kind] // 86_400),
+    )
+    return Letter(email, speaker.say(f"letter.{word}_subject", shop=shop), text)
+
+
+def send(console: Console, letter: Letter) -> None:
+    """Sends it now.
+
+    Raises:
+        Refused: there is no ``[mail]``, or its server did not take it.
+    """
+    require_mail(console.workspace.config)
+    raise Refused("mail is not wired yet")
+
+
+def send_soon(console: Console, letter: Letter) -> None:
+    """Sends it in another thread: how long it takes tells nobody whether it was sent at all."""
+
+    def work() -> None:
+        try:
+            send(console, letter)
+        except Exception as error:
+            log.error("a letter to %s was not sent: %s", letter.to, error)
+
+    console.threads.submit(work)

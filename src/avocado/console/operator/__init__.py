@@ -1,0 +1,7 @@
+"""The operator's pages. A file of pages is named here."""
+
+from __future__ import annotations
+
+from avocado.console.page import Pages
+
+PAGES: tuple[Pages, ...] = ()

@@ -1,0 +1,160 @@
+"""Overview: how the business does this month, and how the servers do now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from avocado.billing.daybook import FILE, Daybook, UsageSum, open_daybook
+from avocado.cli.statements import draw_statement
+from avocado.console import chart
+from avocado.console.operator.doors import DOORS
+from avocado.console.operator.gauges import ask
+from avocado.console.page import Nav, Pages, Redirect, Values, Visit
+from avocado.terms.money import NANO
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from markupsafe import Markup
+
+PAGES = Pages()
+DAYS: Final = 30
+"""Of the charts."""
+
+
+def daybook(visit: Visit) -> AbstractContextManager[Daybook]:
+    """The workspace's daybook, with all in it that the ledger has now."""
+    return open_daybook(visit.console.workspace.state / FILE, visit.reader)
+
+
+def today(visit: Visit) -> date:
+    return datetime.fromtimestamp(visit.now // NANO, UTC).date()
+
+
+def currency_of(visit: Visit) -> str:
+    """The workspace's own currency: charts are of that one."""
+    return visit.console.workspace.config.currency
+
+
+@dataclass(frozen=True)
+class Total:
+    """One span of days, in the workspace's currency but for the counts, which are of all."""
+
+    requests: int = 0
+    tokens: int = 0
+    revenue: int = 0
+
+    @classmethod
+    def of(cls, rows: Sequence[UsageSum], currency: str) -> Total:
+        return cls(
+            sum(row.requests for row in rows),
+            sum(row.tokens for row in rows),
+            sum(row.net for row in rows if row.currency == currency),
+        )
+
+
+@PAGES.show("/operator", roles=DOORS["overview"])
+def home(visit: Visit) -> Redirect:
+    return Redirect("/operator/overview")
+
+
+@PAGES.show(
+    "/operator/overview",
+    roles=DOORS["overview"],
+    template="operator/overview.html",
+    nav=Nav("op.overview", "home", 100),
+)
+def overview(visit: Visit) -> Values:
+    return {**figures(visit), **charts(visit), "gauges": ask(visit.console)}
+
+
+@PAGES.live(
+    "/operator/overview/live",
+    roles=DOORS["overview"],
+    template="operator/overview_live.html",
+    every=5.0,
+)
+def live(visit: Visit) -> Values:
+    return {**figures(visit), "gauges": ask(visit.console)}
+
+
+def figures(visit: Visit) -> Values:
+    """The numbers at the top: this month, the same days of the month before, today."""
+    now, currency = today(visit), currency_of(visit)
+    month = now.strftime("%Y-%m")
+    last = (now.replace(day=1) - timedelta(days=1)).replace(day=1)
+    until_then = min(last + timedelta(days=now.day), now.replace(day=1))
+    with daybook(visit) as book:
+        this = book.usage(since=f"{month}-01", by=("day", "currency"))
+        before = book.usage(
+            since=last.isoformat(), until=until_then.isoformat(), by=("day", "currency")
+        )
+    days = [row for row in this if row.day == now.isoformat()]
+    values: dict[str, object] = {
+        "month": month,
+        "currency": currency,
+        "total": Total.of(this, currency),
+        "before": Total.of(before, currency),
+        "today": Total.of(days, currency),
+        "money_pages": visit.who.role in DOORS["statement"],
+        "margin": None,
+    }
+    if values["money_pages"]:
+        statement = draw_statement(visit.console.workspace, visit.reader, month)
+        totals = [row for row in statement.totals() if row.currency == currency]
+        values["margin"] = totals[0] if totals else None
+        values["has_costs"] = bool(statement.costs)
+    return values
+
+
+def charts(visit: Visit) -> Values:
+    """Thirty days of revenue, tokens and requests, and who pays most."""
+    now, currency = today(visit), currency_of(visit)
+    first = now - timedelta(days=DAYS - 1)
+    days = [(first + timedelta(days=each)).isoformat() for each in range(DAYS)]
+    month = now.strftime("%Y-%m")
+    with daybook(visit) as book:
+        rows = book.usage(since=days[0], by=("day", "offer", "currency"))
+        top = book.top_customers(month, 8)
+        empty = book.span() is None
+    names = {each.tenant: each.name for each in visit.reader.customers()} if top else {}
+    say = visit.formats
+    revenue = [row for row in rows if row.currency == currency]
+    return {
+        "empty": empty,
+        "revenue_chart": _bars(
+            visit, days, revenue, lambda row: row.net, lambda v: say.money(int(v), currency)
+        ),
+        "tokens_chart": _bars(visit, days, rows, lambda row: row.tokens, say.compact),
+        "top": [(row, names.get(row.tenant or "", row.tenant)) for row in top],
+        "customers": len(visit.reader.customers()) if empty else 1,
+        "offers": len(visit.console.workspace.store.pointed("offer")) if empty else 1,
+    }
+
+
+def _bars(
+    visit: Visit,
+    days: Sequence[str],
+    rows: Sequence[UsageSum],
+    of: Callable[[UsageSum], int],
+    say: chart.Say,
+) -> Markup:
+    """Bars by day, stacked by model: the five largest, and the others together."""
+    sums: dict[str, int] = {}
+    for row in rows:
+        sums[row.offer or ""] = sums.get(row.offer or "", 0) + max(0, of(row))
+    largest = sorted(sums, key=lambda name: (-sums[name], name))[: chart.COLOURS - 1]
+    names = [*largest, *([visit.t("op.others")] if len(sums) > len(largest) else [])]
+    place = {day: number for number, day in enumerate(days)}
+    values = {name: [0] * len(days) for name in names or [""]}
+    for row in rows:
+        name = row.offer if row.offer in largest else names[-1]
+        if row.day in place:
+            values[name or ""][place[row.day or ""]] += max(0, of(row))
+    labels = [visit.formats.short_day(day) for day in days]
+    series = [chart.Series(name, counts) for name, counts in values.items()]
+    caption = chart.Caption(visit.t("op.by_day"), visit.t("op.day"), visit.t("do.as_table"))
+    return chart.bars(labels, series, say, caption, low=True)

@@ -1,0 +1,82 @@
+"""Threads: pages run in a few of them, each with its own reader of the ledger and of our tables."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from avocado.console.store import open_store
+from avocado.gateway.shelf import Database, ShelfUnavailable
+from avocado.ledger.errors import LedgerUnavailable
+from avocado.ledger.reader import Reader, open_reader
+
+T = TypeVar("T")
+COUNT: Final = 8
+
+
+class Threads:
+    """``ledger`` and ``store`` are files or addresses of PostgreSQL databases."""
+
+    def __init__(self, ledger: Path | str, store: Path | str) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._own = threading.local()
+        self._pool = ThreadPoolExecutor(COUNT, thread_name_prefix="console")
+        self._open: set[Reader | Database] = set()
+        self._lock = threading.Lock()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Does ``work`` in one of the threads; once more, with fresh connections, where a
+        database went away in between (a page only reads, and an act's ids make it repeatable)."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._attempt, work)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Does ``work`` in one of the threads, and waits for nothing."""
+        self._pool.submit(work)
+
+    def _attempt(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (LedgerUnavailable, ShelfUnavailable):
+            self._forget()
+            return work()
+
+    def reader(self) -> Reader:
+        """This thread's reader of the ledger."""
+        found: Reader | None = getattr(self._own, "reader", None)
+        if found is None:
+            found = self._own.reader = open_reader(self._ledger)
+            self._keep(found)
+        return found
+
+    def database(self) -> Database:
+        """This thread's connection to the console's tables."""
+        found: Database | None = getattr(self._own, "database", None)
+        if found is None:
+            found = self._own.database = open_store(self._store)
+            self._keep(found)
+        return found
+
+    def _keep(self, connection: Reader | Database) -> None:
+        with self._lock:
+            self._open.add(connection)
+
+    def _forget(self) -> None:
+        for name in ("reader", "database"):
+            found = getattr(self._own, name, None)
+            setattr(self._own, name, None)
+            if found is not None:
+                with self._lock:
+                    self._open.discard(found)
+                found.close()
+
+    def close(self) -> None:
+        """Waits for what is being done and closes all connections."""
+        self._pool.shutdown(wait=True)
+        for each in self._open:
+            each.close()
+        self._open.clear()
