@@ -1,0 +1,73 @@
+"""Alerts on record, and how a customer stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from avocado.billing.alert import Alert, Position
+from avocado.billing.record import ATTEMPTS, Do, busy, file, read
+from avocado.errors import Refused
+from avocado.ledger.entry import Adjusted, Deposited, Granted
+from avocado.ledger.periods import month_of, month_start
+from avocado.ledger.reader import Reader
+
+
+def add(reader: Reader, do: Do, alert: Alert, actor: str = "") -> Alert:
+    """Puts an alert on record under the customer's next number.
+
+    Raises:
+        UnknownCustomer: there is no such customer.
+    """
+    reader.customer(alert.tenant)
+    for _ in range(ATTEMPTS):
+        taken = [each.number for each in every(reader, alert.tenant)]
+        made = msgspec.structs.replace(alert, number=max(taken, default=0) + 1)
+        if file(do, made.id, "alert", made.tenant, made, 1, actor):
+            return made
+    raise busy(f"the alerts of {alert.tenant}")
+
+
+def remove(reader: Reader, do: Do, tenant: str, number: int, actor: str = "") -> Alert:
+    """Takes an alert away.
+
+    Raises:
+        Refused: there is none of that number.
+    """
+    for _ in range(ATTEMPTS):
+        stored = read(reader, f"alert/{tenant}/{number}", Alert)
+        if stored is None or stored.value.removed:
+            raise Refused(f"{tenant} has no alert {number}: avocado alerts list {tenant}")
+        gone = msgspec.structs.replace(stored.value, removed=True)
+        if file(do, gone.id, "alert", tenant, gone, stored.revision + 1, actor):
+            return gone
+    raise busy(f"the alerts of {tenant}")
+
+
+def every(reader: Reader, tenant: str | None = None) -> Iterator[Alert]:
+    """Of a customer or of all, also those that were removed."""
+    for document in reader.documents("alert", tenant):
+        yield msgspec.convert(document.content, Alert)
+
+
+def active(reader: Reader, tenant: str | None = None) -> list[Alert]:
+    """Those that can fire."""
+    return [each for each in every(reader, tenant) if not each.removed]
+
+
+def position(reader: Reader, tenant: str, now: int) -> Position:
+    """How a customer stands at ``now`` (ns)."""
+    lines = reader.usage(tenant, month_start(now))
+    brought = (
+        each.seq
+        for each in reader.postings(tenant)
+        if isinstance(entry := each.entry, Deposited | Granted | Adjusted) and entry.amount > 0
+    )
+    return Position(
+        month_of(now),
+        sum(line.charge for line in lines),
+        reader.customer(tenant).month_limit,
+        reader.balance(tenant).available,
+        max(brought, default=0),
+    )

@@ -1,0 +1,166 @@
+"""The clerk: does what is due, for every customer. Run it as often as you like, and as many times
+at once: what was done is done.
+
+Money first, messages last, so that a slow mail server holds nothing up. What fails for one customer
+is reported and tried again the next time; it stops nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from avocado.billing import alerts, outbox
+from avocado.billing.alert import Alert
+from avocado.billing.dates import day_of
+from avocado.billing.notices import LAPSED_DAYS, of_alert, of_subscription
+from avocado.billing.outbox import Send
+from avocado.billing.plan import Limits
+from avocado.billing.plans import version_of
+from avocado.billing.profile import profile_of
+from avocado.billing.record import Do, Refusals
+from avocado.billing.subscription import UNPAID, Subscription, is_over
+from avocado.billing.subscriptions import entitlement
+from avocado.billing.upkeep import advance
+from avocado.ledger.reader import Reader
+
+if TYPE_CHECKING:
+    from avocado.ledger.views import Document
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One thing that was done, or that ``failed``. ``what`` is a word, ``detail`` a few more."""
+
+    what: str
+    tenant: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entitled:
+    """A subscriber's ``plan`` and ``limits``; no ``on`` where the subscription has ended."""
+
+    tenant: str
+    plan: str
+    limits: Limits
+    on: bool
+
+
+Chore = Callable[[], Sequence[Done]]
+"""Another room's part of the work, such as closing invoices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the clerk needs of other rooms; what is None is left undone.
+
+    ``entitle`` makes the gateway serve subscribers by their plans. ``collect`` is asked to get so
+    many nano-units of a customer's into its wallet, and says whether any may have come. ``chores``
+    are done in their order: automatic top-ups, closing invoices.
+    """
+
+    seller: str = "Avocado"
+    send: Send | None = None
+    entitle: Callable[[Sequence[Entitled]], Sequence[Done]] | None = None
+    collect: Callable[[str, int], object] | None = None
+    chores: tuple[tuple[str, Chore], ...] = field(default=())
+
+
+def work(reader: Reader, do: Do, now: int, tools: Tools | None = None) -> tuple[Done, ...]:
+    """Does what is due at ``now`` (ns), and says what it was.
+
+    Subscriptions come first, then ``chores`` and entitlements, then alerts and what is to be sent.
+    """
+    tools = tools or Tools()
+    made = list(_subscriptions(reader, do, now, tools))
+    for name, chore in tools.chores:
+        made += _guarded(name, "", chore)
+    if tools.entitle is not None:
+        entitle, people = tools.entitle, list(_entitled(reader))
+        made += _guarded("entitle", "", lambda: entitle(people))
+    made += _write(reader, do, now, tools)
+    if tools.send is not None:
+        send = tools.send
+        made += _guarded("send", "", lambda: _send(reader, do, send, now))
+    return tuple(made)
+
+
+def _guarded(name: str, tenant: str, part: Chore) -> list[Done]:
+    try:
+        return list(part())
+    except Refusals as error:
+        return [Done("failed", tenant, f"{name}: {error}")]
+
+
+def _documents(reader: Reader) -> Iterator[tuple[Document, Subscription]]:
+    for document in list(reader.documents("subscription")):
+        yield document, msgspec.convert(document.content, Subscription)
+
+
+def _subscriptions(reader: Reader, do: Do, now: int, tools: Tools) -> Iterator[Done]:
+    today = day_of(now)
+    for _, sub in _documents(reader):
+        if not (sub.todo or sub.leaving or is_over(sub, today)):
+            continue
+        tenant = sub.tenant
+
+        def part(tenant: str = tenant) -> list[Done]:
+            return [
+                Done(event.what, event.tenant, f"{event.plan}@{event.version}")
+                for event in advance(reader, do, tenant, now, tools.collect)
+            ]
+
+        yield from _guarded("subscription", tenant, part)
+
+
+def _entitled(reader: Reader) -> Iterator[Entitled]:
+    known: dict[tuple[str, int], Limits] = {}
+    for _, sub in _documents(reader):
+        key = (sub.plan, sub.version)
+        if key not in known:
+            known[key] = version_of(reader, *key).plan.limits
+        yield Entitled(sub.tenant, sub.plan, known[key], entitlement(reader, sub) is not None)
+
+
+def _write(reader: Reader, do: Do, now: int, tools: Tools) -> list[Done]:
+    """Puts the messages that are due into the outboxes."""
+    made: list[Done] = []
+    watched: dict[str, list[Alert]] = {}
+    for alert in alerts.active(reader):
+        watched.setdefault(alert.tenant, []).append(alert)
+    for tenant, these in watched.items():
+
+        def of_alerts(tenant: str = tenant, these: list[Alert] = these) -> list[Done]:
+            at, name = alerts.position(reader, tenant, now), reader.customer(tenant).name
+            messages = [m for each in these for m in of_alert(each, at, name, tools.seller, now)]
+            new = outbox.put(reader, do, tenant, messages)
+            return [Done("written", tenant, f"{new} of alerts")] if new else []
+
+        made += _guarded("alerts", tenant, of_alerts)
+    for document, sub in _documents(reader):
+        lapsed = sub.state == "ended" and sub.reason == UNPAID
+        recent = (day_of(now) - day_of(document.at)).days <= LAPSED_DAYS
+        if sub.state == "past due" or (lapsed and recent):
+
+            def of_sub(sub: Subscription = sub) -> list[Done]:
+                plan, name = (
+                    version_of(reader, sub.plan, sub.version).plan,
+                    reader.customer(sub.tenant).name,
+                )
+                profile, these = profile_of(reader, sub.tenant), watched.get(sub.tenant, [])
+                messages = of_subscription(sub, plan, profile, these, name, tools.seller, now)
+                new = outbox.put(reader, do, sub.tenant, messages)
+                return [Done("written", sub.tenant, f"{new} of its subscription")] if new else []
+
+            made += _guarded("notices", sub.tenant, of_sub)
+    return made
+
+
+def _send(reader: Reader, do: Do, send: Send, now: int) -> list[Done]:
+    return [
+        Done("not sent" if each.error else "sent", each.tenant, each.error or each.message.target)
+        for each in outbox.deliver(reader, do, send, now)
+    ]
