@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from avocado.billing.daybook import FILE
 from avocado.cli.book import writing
 from avocado.console.store import open_store, place_of
 from avocado.console.threads import Threads
@@ -42,7 +43,7 @@ class Console:
         self.clock = clock
         self.place = place_of(workspace)
         self.routes: Sequence[Route] = ()
-        self.threads = Threads(workspace.ledger, self.place)
+        self.threads = Threads(workspace.ledger, self.place, workspace.state / FILE)
         self.by_address = Throttle(burst=20, seconds=300)
         self.by_account = Throttle(burst=10, seconds=600)
         self.by_mail = Throttle(burst=3, seconds=600)

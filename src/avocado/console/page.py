@@ -35,6 +35,7 @@ from avocado.console.roles import PUBLIC, Role, Roles
 from avocado.errors import Refused
 
 if TYPE_CHECKING:
+    from avocado.billing.daybook import Daybook
     from avocado.console.console import Console
     from avocado.console.formats import Formats
     from avocado.console.people import Person
@@ -204,6 +205,11 @@ class Visit:
     def reader(self) -> Reader:
         """This thread's reader of the ledger."""
         return self.console.threads.reader()
+
+    @property
+    def daybook(self) -> Daybook:
+        """This thread's daybook (usage by day), up to date. Not inside ``reader.snapshot()``."""
+        return self.console.threads.daybook()
 
     def writing(self) -> AbstractContextManager[Submit]:
         """Yields ``do(operation) -> result``, through the running server or on the book itself."""

@@ -1,4 +1,5 @@
-"""Threads: pages run in a few of them, each with its own reader of the ledger and of our tables."""
+"""Threads: pages run in a few of them, each with a reader of the ledger, a daybook and a connection
+to our tables of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from avocado.billing.daybook import Daybook
 from avocado.console.store import open_store
 from avocado.gateway.shelf import Database, ShelfUnavailable
 from avocado.ledger.errors import LedgerUnavailable
@@ -18,15 +20,20 @@ T = TypeVar("T")
 COUNT: Final = 8
 
 
-class Threads:
-    """``ledger`` and ``store`` are files or addresses of PostgreSQL databases."""
+Connection = Reader | Database | Daybook
 
-    def __init__(self, ledger: Path | str, store: Path | str) -> None:
+
+class Threads:
+    """``ledger`` and ``store`` are files or addresses of PostgreSQL databases, ``daybook`` is a
+    file."""
+
+    def __init__(self, ledger: Path | str, store: Path | str, daybook: Path) -> None:
         self._ledger = ledger
         self._store = store
+        self._daybook = daybook
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(COUNT, thread_name_prefix="console")
-        self._open: set[Reader | Database] = set()
+        self._open: set[Connection] = set()
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -61,12 +68,22 @@ class Threads:
             self._keep(found)
         return found
 
-    def _keep(self, connection: Reader | Database) -> None:
+    def daybook(self) -> Daybook:
+        """This thread's daybook, with all in it that the ledger has now. Not to be asked for inside
+        ``reader().snapshot()``."""
+        found: Daybook | None = getattr(self._own, "daybook", None)
+        if found is None:
+            found = self._own.daybook = Daybook(self._daybook)
+            self._keep(found)
+        found.refresh(self.reader())
+        return found
+
+    def _keep(self, connection: Connection) -> None:
         with self._lock:
             self._open.add(connection)
 
     def _forget(self) -> None:
-        for name in ("reader", "database"):
+        for name in ("reader", "database", "daybook"):
             found = getattr(self._own, name, None)
             setattr(self._own, name, None)
             if found is not None:
