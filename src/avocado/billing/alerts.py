@@ -47,7 +47,7 @@ def remove(reader: Reader, do: Do, tenant: str, number: int, actor: str = "") ->
 
 def every(reader: Reader, tenant: str | None = None) -> Iterator[Alert]:
     """Of a customer or of all, also those that were removed."""
-    for document in reader.documents("alert", tenant):
+    for document in list(reader.documents("alert", tenant)):
         yield msgspec.convert(document.content, Alert)
 
 

@@ -34,7 +34,7 @@ def create(reader: Reader, do: Do, coupon: Coupon, actor: str = "") -> Coupon:
 
 def coupons(reader: Reader) -> Iterator[Coupon]:
     """All of them, in the order in which they were made."""
-    for document in reader.documents("coupon"):
+    for document in list(reader.documents("coupon")):
         yield msgspec.convert(document.content, Coupon)
 
 
@@ -106,7 +106,7 @@ def _give(do: Do, coupon: Coupon, redemption: Redemption) -> None:
 def discounts(reader: Reader, tenant: str) -> list[Discount]:
     """What a customer's redeemed coupons take off fees, in the order of redemption."""
     found = []
-    for document in reader.documents("redemption", tenant):
+    for document in list(reader.documents("redemption", tenant)):
         redemption = msgspec.convert(document.content, Redemption)
         stored = read(reader, f"coupon/{redemption.code}", Coupon)
         if stored is not None and stored.value.kind != "credit":

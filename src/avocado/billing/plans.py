@@ -90,6 +90,6 @@ def find(reader: Reader, text: str) -> Published:
 
 def published(reader: Reader) -> Iterator[Published]:
     """Every version of every plan, in the order of publication."""
-    for document in reader.documents("plan"):
+    for document in list(reader.documents("plan")):
         version = int(document.id.rpartition("/")[2])
         yield Published(from_content(document.content), version, document.at)

@@ -166,11 +166,10 @@ def _open(
     used = {each.code: sub.coupons.get(each.code, 0) + 1 for each in live} if terms.fee else {}
     opened = msgspec.structs.replace(
         sub,
-        **_BLANK,
+        **_BLANK | {"applied": tuple(used)},
         began=began,
         ends=ends,
         coupons=sub.coupons | used,
-        applied=tuple(used),
     )
     return _fill(opened, terms, reduced(terms.fee, live), began, ends)
 

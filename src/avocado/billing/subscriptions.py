@@ -28,7 +28,7 @@ from avocado.terms.money import Money
 
 def subscriptions(reader: Reader) -> Iterator[Subscription]:
     """Of all customers, also those that have ended."""
-    for document in reader.documents("subscription"):
+    for document in list(reader.documents("subscription")):
         yield msgspec.convert(document.content, Subscription)
 
 
