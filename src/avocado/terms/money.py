@@ -28,6 +28,11 @@ _DIGITS = {
 }
 
 
+def minor_digits(currency: str) -> int:
+    """Decimals of a currency's smallest coin: 2 for EUR, 0 for JPY, 3 for KWD."""
+    return _DIGITS.get(currency, 2)
+
+
 class MoneyError(ValueError):
     """An amount or a currency that cannot be what its writer meant."""
 
@@ -99,7 +104,7 @@ class Money:
     def decimal(self) -> str:
         """The exact amount in major units, with the currency's own digits or more: ``0.000018``."""
         whole, fraction = divmod(abs(self.nanos), NANO)
-        digits = _DIGITS.get(self.currency, 2)
+        digits = minor_digits(self.currency)
         shown = f"{fraction:09d}"
         kept = shown[:digits] + shown[digits:].rstrip("0")
         sign = "-" if self.nanos < 0 else ""

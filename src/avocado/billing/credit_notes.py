@@ -1,0 +1,364 @@
+"""Credit notes: an invoice on record is never changed; what was wrong with it is credited.
+
+The rule that keeps a refund from being credited twice: money of a charge goes back once, and the
+ledger, which counts what of each charge went back, is the judge.
+
+- A *refund* (``avocado ledger refund``) is a negative line of the next invoice. No credit note.
+- A *credit note* gives back the same charges, by refunds whose ids begin with the note's own; those
+  are left out of every invoice's lines, lower the customer's debt and not its next invoice, and
+  can't be had a second time, because the ledger refuses to refund more than was charged.
+
+A usage invoice can be credited up to its net, what was used on credit. What prepaid credit paid is
+refunded to prepaid credit instead: its tax was paid with the top-up. An invoice of a top-up is
+credited by paying the deposit back.
+
+A note is filed before its refunds are made. What an interrupted one still owes is made up when the
+next note of the invoice is issued, or by ``complete``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from avocado.billing.books import posting, read_invoice
+from avocado.billing.closing import file_once
+from avocado.billing.invoices import (
+    CREDIT_NOTE,
+    CreditNoteDocument,
+    DocumentLine,
+    InvoiceDocument,
+    TaxSum,
+    content_of,
+    shown_number,
+)
+from avocado.billing.issuer import Issuer
+from avocado.billing.months import day_at
+from avocado.billing.receivables import credit_notes_of
+from avocado.billing.record import Do, Refusals, code_of
+from avocado.billing.rounding import decimal, nearest, unit_of
+from avocado.errors import Refused
+from avocado.ledger import entry as e
+from avocado.ledger.operation import Adjust, File, Refund
+
+if TYPE_CHECKING:
+    from avocado.ledger.reader import Document, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What a note is about, and how much of it was credited before (coins)."""
+
+    document: Document
+    invoice: InvoiceDocument
+    notes: int
+    credited: int
+    credited_tax: int
+
+    @property
+    def left(self) -> int:
+        return self.invoice.net_minor - self.credited
+
+    @property
+    def next_id(self) -> str:
+        return f"{CREDIT_NOTE}/{self.document.id}/{self.notes + 1}"
+
+
+def issue_credit_note(
+    reader: Reader,
+    do: Do,
+    issuer: Issuer,
+    invoice_id: str,
+    reason: str,
+    actor: str,
+    now: int,
+    net_minor: int | None = None,
+    line: str | None = None,
+    refund: str | None = None,
+) -> Document:
+    """Credits an invoice: whole (what is left of it), ``net_minor`` coins of it, or one ``line``.
+
+    ``refund`` is the id of a refund of the deposit that was made already, by a payment provider:
+    its amount is what is credited, and asking again gives the note that there is.
+
+    Raises:
+        Refused: there is no such invoice or line, nothing (or less) of it is left to credit, or
+            prepaid credit paid it.
+    """
+    found = read_invoice(reader, invoice_id)
+    if found is None:
+        raise Refused(f"there is no invoice {invoice_id!r}: see avocado invoices list")
+    for note, content in credit_notes_of(reader, invoice_id):
+        if refund is not None and content.refund == refund:
+            return note
+        complete(reader, do, note, content, actor)
+    subject = _subject(reader, *found)
+    if not reason.strip():
+        raise Refused("a credit note needs a reason")
+    if subject.invoice.type == "top-up":
+        return _credit_topup(reader, do, issuer, subject, reason, actor, now, net_minor, refund)
+    wanted = _line(subject.invoice, line) if line is not None else None
+    coins = net_minor if net_minor is not None else subject.left
+    if wanted is not None and net_minor is None:
+        coins = min(wanted.minor, subject.left)
+    _check_left(subject, coins)
+    room = sum(amount for _, amount in _refundable(reader, subject.invoice, wanted))
+    unit = unit_of(subject.invoice.currency)
+    if room <= (coins - 1) * unit:  # a coin is not missed: rounding gave or took as much
+        shown = decimal(nearest(room, unit)[0], subject.invoice.digits)
+        raise Refused(
+            f"of what {invoice_id} charged, {shown} {subject.invoice.currency} were not refunded "
+            "yet: credit at most that"
+        )
+    note = _lay_down(issuer, subject, wanted, coins, reason, day_at(now))
+    document = _file(reader, do, subject, note, actor)
+    complete(reader, do, document, note, actor)
+    return document
+
+
+def _subject(reader: Reader, document: Document, invoice: InvoiceDocument) -> _Subject:
+    notes = [note for _, note in credit_notes_of(reader, document.id)]
+    credited = sum(note.net_minor for note in notes)
+    tax = sum(note.gross_minor - note.net_minor for note in notes)
+    return _Subject(document, invoice, len(notes), credited, tax)
+
+
+def _check_left(subject: _Subject, coins: int) -> None:
+    """Raises Refused where ``coins`` cannot be credited."""
+    invoice, id_ = subject.invoice, subject.document.id
+    if not invoice.net_minor:
+        raise Refused(
+            f"{id_} was paid by prepaid or granted credit: nothing on it is to be credited; give "
+            "credit back by refunding its requests: avocado ledger refund REQUEST"
+        )
+    if not 0 < coins <= subject.left:
+        left = decimal(subject.left, invoice.digits)
+        raise Refused(f"of {id_} {left} {invoice.currency} net are left to credit: at most that")
+
+
+def _line(invoice: InvoiceDocument, id_: str) -> DocumentLine:
+    for line in invoice.lines:
+        if line.id == id_:
+            if line.minor > 0:
+                return line
+            raise Refused(f"line {id_} charged nothing")
+    raise Refused(f"the invoice has no line {id_!r}: see avocado invoices show")
+
+
+def _lay_down(
+    issuer: Issuer,
+    subject: _Subject,
+    line: DocumentLine | None,
+    coins: int,
+    reason: str,
+    issued: str,
+) -> CreditNoteDocument:
+    invoice = subject.invoice
+    taxes = _taxes(subject, coins)
+    nanos = coins * unit_of(invoice.currency)
+    what = line if line is not None else DocumentLine("credit", "credit", 0, 0)
+    credited = replace(what, kind="credit", nanos=nanos, minor=coins, text=reason)
+    return CreditNoteDocument(
+        series=issuer.credit_series,
+        invoice=subject.document.id,
+        invoice_number=shown_number(subject.document),
+        invoice_issued=invoice.issued,
+        seller=invoice.seller,
+        buyer=invoice.buyer,
+        language=invoice.language,
+        currency=invoice.currency,
+        digits=invoice.digits,
+        issued=issued,
+        reason=reason,
+        lines=(credited,),
+        net_minor=coins,
+        taxes=taxes,
+        gross_minor=coins + sum(tax.amount_minor for tax in taxes),
+    )
+
+
+def _taxes(subject: _Subject, coins: int) -> tuple[TaxSum, ...]:
+    """The invoice's taxes on a part of it. Parts add up to the whole: what was credited before is
+    taken off what is credited altogether now."""
+    invoice = subject.invoice
+    before, after = subject.credited, subject.credited + coins
+    made = []
+    for tax in invoice.taxes:
+        base, amount = (
+            _share(part, after, invoice.net_minor) - _share(part, before, invoice.net_minor)
+            for part in (tax.base_minor, tax.amount_minor)
+        )
+        made.append(replace(tax, base_minor=base, amount_minor=amount))
+    gap = coins - sum(tax.base_minor for tax in made)
+    if made and gap:  # several rates: the first takes what rounding left
+        made[0] = replace(made[0], base_minor=made[0].base_minor + gap)
+    return tuple(made)
+
+
+def _share(part: int, of: int, whole: int) -> int:
+    """part × of ÷ whole, half up."""
+    return (2 * part * of + whole) // (2 * whole)
+
+
+def _file(
+    reader: Reader, do: Do, subject: _Subject, note: CreditNoteDocument, actor: str
+) -> Document:
+    id_ = subject.next_id
+    operation = File(
+        id=id_,
+        kind=CREDIT_NOTE,
+        tenant=subject.document.tenant,
+        content=content_of(note),
+        series=note.series,
+        actor=actor,
+    )
+    if not file_once(do, operation):
+        raise Refused(f"somebody else is crediting {subject.document.id} now: look, and try again")
+    document = reader.document(id_)
+    assert document is not None
+    return document
+
+
+# -- a usage invoice: refunds of its charges -----------------------------------------------------
+
+
+def complete(
+    reader: Reader, do: Do, document: Document, note: CreditNoteDocument, actor: str
+) -> None:
+    """Makes the refunds that a note of a usage invoice still owes: none, if it was not interrupted.
+
+    The charges that the invoice covered go back, newest first; what rounding to coins put on top of
+    them is given by an adjustment. All have ids under the note's.
+    """
+    found = read_invoice(reader, note.invoice)
+    if found is None or found[1].type == "top-up":
+        return
+    owed = note.net_minor * unit_of(note.currency)
+    done, given = _done(reader, document)
+    wanted = next((line for line in found[1].lines if line.id == note.lines[0].id), None)
+    for of, room in _refundable(reader, found[1], wanted):
+        amount = min(room, owed - given)
+        if amount <= 0:
+            break
+        id_ = _under(document.id, of)
+        if id_ in done:
+            continue
+        try:
+            do(Refund(id=id_, of=of, reason=note.reason, amount=amount))
+        except Refusals as error:
+            if code_of(error) != "nothing_to_refund":  # refunded by others at this moment
+                raise
+        else:
+            given += amount
+    if given < owed:
+        do(
+            Adjust(
+                id=_under(document.id, "rounding"),
+                tenant=document.tenant,
+                amount=owed - given,
+                currency=note.currency,
+                reason=note.reason,
+                actor=actor or document.actor or "credit note",
+            )
+        )
+
+
+def _under(note: str, of: str) -> str:
+    """The id of a note's posting for ``of``: of one length, whatever the ids' own."""
+    return f"{CREDIT_NOTE}/{sha256(f'{note} {of}'.encode()).hexdigest()[:40]}"
+
+
+def _done(reader: Reader, document: Document) -> tuple[set[str], int]:
+    """Postings under a note: (their ids, nano-units that they gave back)."""
+    ids: set[str] = set()
+    given = 0
+    for record in reader.postings(document.tenant, document.seq):
+        entry = record.entry
+        if isinstance(entry, e.Refunded | e.Adjusted):
+            of = entry.of if isinstance(entry, e.Refunded) else "rounding"
+            if entry.id == _under(document.id, of):
+                ids.add(entry.id)
+                given += entry.amount
+    return ids, given
+
+
+def _refundable(
+    reader: Reader, invoice: InvoiceDocument, line: DocumentLine | None
+) -> Iterator[tuple[str, int]]:
+    """(id, nano-units) of what an invoice covered and was paid from the wallet, newest first, less
+    what went back already: the whole invoice's, or that behind one line."""
+    tenant = invoice.buyer.tenant
+    if line is None or line.item:
+        yield from _fees(reader, invoice, line)
+    if line is not None and line.item:
+        return
+    charges = list(
+        (charge.request, charge.charge - charge.granted - charge.refunded)
+        for charge in reader.charges_between(tenant, invoice.after_seq, invoice.until_seq)
+        if line is None
+        or (charge.offer, charge.release, charge.price_version)
+        == (line.offer, line.release, line.price_version)
+    )
+    for request, room in reversed(charges):
+        if room > 0:  # the wallet's part goes back first, so this is what is left of it
+            yield request, room
+
+
+def _fees(
+    reader: Reader, invoice: InvoiceDocument, line: DocumentLine | None
+) -> Iterator[tuple[str, int]]:
+    billed = [
+        record.entry
+        for record in reader.postings(invoice.buyer.tenant, invoice.after_seq, invoice.until_seq)
+        if isinstance(record.entry, e.Billed)
+    ]
+    for entry in reversed(billed):
+        if line is None or entry.item == line.item:
+            sql = "SELECT amount - refunded FROM posting WHERE id = ?"
+            room = int(next(iter(reader.rows(sql, (entry.id,))))[0])
+            if room > 0:
+                yield entry.id, room
+
+
+# -- an invoice of a top-up: its deposit goes back -----------------------------------------------
+
+
+def _credit_topup(
+    reader: Reader,
+    do: Do,
+    issuer: Issuer,
+    subject: _Subject,
+    reason: str,
+    actor: str,
+    now: int,
+    net_minor: int | None,
+    refund: str | None,
+) -> Document:
+    """The refund comes first: the ledger says whether the credit is still there to pay back."""
+    deposit = subject.invoice.lines[0].item
+    unit = unit_of(subject.invoice.currency)
+    coins = subject.left if net_minor is None else net_minor
+    if refund is not None:
+        record = posting(reader, refund)
+        entry = record.entry if record is not None else None
+        if not isinstance(entry, e.Refunded) or entry.of != deposit:
+            raise Refused(f"{refund!r} is no refund of deposit {deposit}")
+        coins = nearest(entry.amount, unit)[0]
+    _check_left(subject, coins)
+    if refund is None:
+        refund = _under(subject.next_id, deposit)
+        try:
+            do(Refund(id=refund, of=deposit, reason=reason, amount=coins * unit))
+        except Refusals as error:
+            if code_of(error) == "nothing_to_refund":
+                raise Refused(
+                    f"{decimal(coins, subject.invoice.digits)} {subject.invoice.currency} of this "
+                    f"top-up cannot be paid back: the credit was used, or paid back before ({error})"
+                ) from error
+            raise
+    note = _lay_down(issuer, subject, None, coins, reason, day_at(now))
+    return _file(reader, do, subject, replace(note, refund=refund), actor)
