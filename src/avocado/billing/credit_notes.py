@@ -114,9 +114,15 @@ def issue_credit_note(
             f"of what {invoice_id} charged, {shown} {subject.invoice.currency} were not refunded "
             "yet: credit at most that"
         )
-    note = _lay_down(issuer, subject, wanted, coins, reason, day_at(now))
-    document = _file(reader, do, subject, note, actor)
-    complete(reader, do, document, note, actor)
+    made = _lay_down(issuer, subject, wanted, coins, reason, day_at(now))
+    document = _file(reader, do, subject, made, actor)
+    missing = complete(reader, do, document, made, actor)
+    if missing:
+        raise Refused(
+            f"{document.id} is on record, but {missing} nano-units of its charges were refunded by "
+            "somebody else at this very moment, and are a part of the next invoice as well: take "
+            "them back with avocado ledger adjust"
+        )
     return document
 
 
@@ -218,9 +224,9 @@ def _file(
     )
     if not file_once(do, operation):
         raise Refused(f"somebody else is crediting {subject.document.id} now: look, and try again")
-    document = reader.document(id_)
-    assert document is not None
-    return document
+    filed = reader.document(id_)
+    assert filed is not None
+    return filed
 
 
 # -- a usage invoice: refunds of its charges -----------------------------------------------------
@@ -228,16 +234,18 @@ def _file(
 
 def complete(
     reader: Reader, do: Do, document: Document, note: CreditNoteDocument, actor: str
-) -> None:
+) -> int:
     """Makes the refunds that a note of a usage invoice still owes: none, if it was not interrupted.
 
     The charges that the invoice covered go back, newest first; what rounding to coins put on top of
-    them is given by an adjustment. All have ids under the note's.
+    them, at most a coin, is given by an adjustment. All have ids under the note's. Returns what is
+    missing, in nano-units: nothing, unless others refund the same charges at the same time.
     """
     found = read_invoice(reader, note.invoice)
     if found is None or found[1].type == "top-up":
-        return
-    owed = note.net_minor * unit_of(note.currency)
+        return 0
+    unit = unit_of(note.currency)
+    owed = note.net_minor * unit
     done, given = _done(reader, document)
     wanted = next((line for line in found[1].lines if line.id == note.lines[0].id), None)
     for of, room in _refundable(reader, found[1], wanted):
@@ -254,7 +262,7 @@ def complete(
                 raise
         else:
             given += amount
-    if given < owed:
+    if given < owed <= given + unit:
         do(
             Adjust(
                 id=_under(document.id, "rounding"),
@@ -265,6 +273,8 @@ def complete(
                 actor=actor or document.actor or "credit note",
             )
         )
+        given = owed
+    return owed - given
 
 
 def _under(note: str, of: str) -> str:
@@ -296,13 +306,13 @@ def _refundable(
         yield from _fees(reader, invoice, line)
     if line is not None and line.item:
         return
-    charges = list(
+    charges = [
         (charge.request, charge.charge - charge.granted - charge.refunded)
         for charge in reader.charges_between(tenant, invoice.after_seq, invoice.until_seq)
         if line is None
         or (charge.offer, charge.release, charge.price_version)
         == (line.offer, line.release, line.price_version)
-    )
+    ]
     for request, room in reversed(charges):
         if room > 0:  # the wallet's part goes back first, so this is what is left of it
             yield request, room
@@ -355,9 +365,10 @@ def _credit_topup(
             do(Refund(id=refund, of=deposit, reason=reason, amount=coins * unit))
         except Refusals as error:
             if code_of(error) == "nothing_to_refund":
+                shown = f"{decimal(coins, subject.invoice.digits)} {subject.invoice.currency}"
                 raise Refused(
-                    f"{decimal(coins, subject.invoice.digits)} {subject.invoice.currency} of this "
-                    f"top-up cannot be paid back: the credit was used, or paid back before ({error})"
+                    f"{shown} of this top-up cannot be paid back: the credit was used, or paid "
+                    f"back before ({error})"
                 ) from error
             raise
     note = _lay_down(issuer, subject, None, coins, reason, day_at(now))
