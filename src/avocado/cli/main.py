@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "release": ("release", "Let a checkpoint out, paid or open, if the gate approves."),
     "offer": ("offers", "What is sold under which name; swap it while it is served."),
     "serve": ("serve", "Serve the workspace's offers behind an OpenAI-compatible API."),
+    "console": ("console", "Serve the pages of customers and of the operator."),
     "customer": ("customers", "Add, list and limit customers."),
     "key": ("customers", "Create, list, limit, rotate and revoke API keys."),
     "credit": ("customers", "Give a customer credit."),
@@ -55,6 +56,7 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "plotext", "openai", "pyarrow", "py3langid"), "models"),
     **dict.fromkeys(("jsonschema", "regex", "rensa"), "models"),
     "tensorboard": "tracking",
+    **dict.fromkeys(("starlette", "jinja2", "markupsafe", "argon2", "authlib"), "console"),
     **dict.fromkeys(("cryptography", "model_signing", "OpenSSL"), "release"),
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""

@@ -1,0 +1,47 @@
+"""Background: what the console's process does by the minute, whoever looks at its pages.
+
+The clerk renews plans, sends alerts, tops up and closes invoices; each step is idempotent, so that
+it does no harm if ``avocado billing run`` does the same elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from avocado.console.console import Console
+from avocado.errors import Refused
+from avocado.ledger.errors import LedgerError
+
+log = logging.getLogger("avocado.console")
+EVERY_SECONDS: Final = 60.0
+
+
+@contextmanager
+def keep_up(console: Console) -> Iterator[None]:
+    """Runs the clerk each minute in a thread of its own until the end of the block."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(EVERY_SECONDS):
+            try:
+                once(console)
+            except (Refused, LedgerError) as error:
+                log.warning("the clerk could not do its work: %s", error)
+            except Exception:
+                log.exception("the clerk failed")
+
+    thread = threading.Thread(target=work, name="clerk", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(30)
+
+
+def once(console: Console) -> None:
+    """One round of the clerk's work."""
