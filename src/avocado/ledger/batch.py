@@ -53,7 +53,8 @@ class Store(Protocol):
         """Open holds whose epoch has ended."""
 
     def overdue(self, at: int) -> list[str]:
-        """Customers with grants that ended at ``at`` (ns) or before and have money left."""
+        """Customers with grants or allowances that ended at ``at`` (ns) or before, and of which
+        something is left."""
 
     def tidy(self) -> None:
         """Housekeeping that may take its time, between batches."""

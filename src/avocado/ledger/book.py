@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from avocado.ledger import documents, errors, holds, postings, transfer
+from avocado.ledger import allowances, documents, errors, holds, postings, transfer
 from avocado.ledger import entry as e
 from avocado.ledger import operation as o
 from avocado.ledger.holds import Now, balance_of, customer_of
@@ -35,7 +35,7 @@ class Close(o.Operation, frozen=True, kw_only=True):
 
 
 class ExpireGrants(o.Operation, frozen=True, kw_only=True):
-    """Internal: posts the end of a customer's overdue grants."""
+    """Internal: posts the end of a customer's overdue grants and allowances."""
 
     tenant: str
 
@@ -67,10 +67,18 @@ def check(op: o.Operation) -> None:
     for name in op.__struct_fields__:
         value = getattr(op, name)
         if type(value) is str:
-            if not (value.isascii() and value.isprintable() and len(value) <= _ID_LENGTH):
+            if not _is_name(value):
                 _check_text(name, value)
+        elif type(value) is tuple:
+            for part in value:
+                if not (type(part) is str and _is_name(part)):
+                    raise errors.NotAllowed(f"{name} must be short printable ASCII texts")
         elif type(value) is int and abs(value) > MAX_NANOS:
             raise errors.NotAllowed(f"{name} is beyond int64")
+
+
+def _is_name(value: str) -> bool:
+    return value.isascii() and value.isprintable() and len(value) <= _ID_LENGTH
 
 
 def _check_text(name: str, value: str) -> None:
@@ -215,6 +223,7 @@ def _close(state: State, op: Close, now: Now) -> o.AnyResult:
 
 def _expire(state: State, op: ExpireGrants, now: Now) -> o.AnyResult:
     holds.expire_grants(state, op.tenant, now.at)
+    allowances.expire(state, op.tenant, now.at)
     return o.Noted(seq=state.seq)
 
 
@@ -231,6 +240,8 @@ _DECIDE: Final[dict[type[o.Operation], Callable[[State, Any, Now], o.AnyResult]]
     o.Freeze: _freeze,
     o.Refund: postings.refund,
     o.Adjust: postings.adjust,
+    o.Allow: allowances.allow,
+    o.EndAllowance: allowances.end,
     o.File: documents.file,
     o.Hold: holds.place,
     o.Settle: holds.settle,

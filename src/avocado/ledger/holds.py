@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from avocado.ledger import allowances, errors, transfer
 from avocado.ledger import entry as e
-from avocado.ledger import errors, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.periods import TOTAL, month_of, volume_name
 from avocado.ledger.rows import (
@@ -107,8 +107,11 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
         raise errors.AccountFrozen(op.tenant, customer.frozen)
     key = _usable_key(state, op)
     _check_promise(state, op, now)
-    volume, amount = _ceiling(state, op, customer, now.at)
+    sheet, volume, amount = _ceiling(state, op, customer, now.at)
     expire_grants(state, op.tenant, now.at)
+    lots: Parts = ()
+    if customer.allowed and amount:
+        lots, amount = _cover(state, op, sheet, volume, now.at)
     _check_limits(state, op, customer, key, amount, now.at)
     legs = transfer.place(op.tenant, _sources(state, customer, amount, now.at))
     seq = state.post(
@@ -131,6 +134,7 @@ def place(state: State, op: o.Hold, now: Now) -> o.Held:
             amount=amount,
             currency=customer.currency,
             legs=legs,
+            lots=lots,
         ),
         now.at,
     )
@@ -205,8 +209,8 @@ def _check_promise(state: State, op: o.Hold, now: Now) -> None:
         raise errors.Duplicate(first.id, first.state)
 
 
-def _ceiling(state: State, op: o.Hold, customer: Customer, at: int) -> tuple[int, int]:
-    """(volume that picks the tier, nano-units to hold)."""
+def _ceiling(state: State, op: o.Hold, customer: Customer, at: int) -> tuple[PriceSheet, int, int]:
+    """(sheet, volume that picks its tier, nano-units to hold if no allowance covers any)."""
     price = state.get(Price, op.price_version)
     if price is None:
         raise errors.UnknownPrice(op.price_version)
@@ -229,7 +233,20 @@ def _ceiling(state: State, op: o.Hold, customer: Customer, at: int) -> tuple[int
         raise errors.NotAllowed(str(error)) from None
     if amount.currency != customer.currency:
         raise errors.CurrencyMismatch(customer.currency, amount.currency)
-    return volume, amount.nanos
+    return sheet, volume, amount.nanos
+
+
+def _cover(state: State, op: o.Hold, sheet: PriceSheet, volume: int, at: int) -> tuple[Parts, int]:
+    """(tokens reserved of each lot, nano-units to hold for the rest).
+
+    Free requests don't come here: they leave an allowance alone.
+    """
+    allowances.expire(state, op.tenant, at)
+    most = op.prompt_tokens + op.n * op.max_tokens
+    lots = allowances.reserve(state, op.tenant, op.offer, most, at)
+    covered = sum(tokens for _, tokens in lots)
+    amount = sheet.ceiling(op.prompt_tokens, op.max_tokens, op.n, op.batch, volume, covered)
+    return lots, amount.nanos
 
 
 def _check_limits(
@@ -312,7 +329,8 @@ def settle(state: State, op: o.Settle, now: Now) -> o.Settled:
     hold = _open_hold(state, op.hold)
     sheet = _sheet(state, hold)
     wrong = _disbelief(hold, op.usage)
-    charge = 0 if wrong else sheet.charge(op.usage, bool(hold.batch), hold.volume).nanos
+    covered = min(hold.tokens(), op.usage.total) if hold.lots else 0
+    charge = 0 if wrong else sheet.charge(op.usage, bool(hold.batch), hold.volume, covered).nanos
     if charge > hold.amount:
         wrong = f"it costs {charge} nano-units where {hold.amount} are held"
     if wrong:
@@ -330,6 +348,7 @@ def settle(state: State, op: o.Settle, now: Now) -> o.Settled:
             charge=charge,
             currency=hold.currency,
             legs=transfer.settle(hold.tenant, hold.sources(), charge, income),
+            covered=covered,
         ),
         now.at,
     )
@@ -345,8 +364,9 @@ def _settled(state: State, hold: HoldRow, now: Now, replayed: bool) -> o.Settled
         charge=hold.charge,
         currency=hold.currency,
         usage=usage,
-        lines=tuple(_sheet(state, hold).lines(usage, bool(hold.batch), hold.volume)),
+        lines=tuple(_sheet(state, hold).lines(usage, bool(hold.batch), hold.volume, hold.covered)),
         available=available(state, hold.tenant, now.at),
+        covered=hold.covered,
     )
 
 

@@ -14,6 +14,7 @@ from avocado.ledger.periods import month_of, spent_names, volume_name
 from avocado.ledger.projection import filing_name
 from avocado.ledger.rows import (
     Account,
+    AllowanceRow,
     Customer,
     DocumentRow,
     Filing,
@@ -46,7 +47,9 @@ def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
     )
     filed = [op for op in operations if isinstance(op, o.File)]
     _documents(state, filed)
-    others = [op.tenant for op in (*posted, *filed) if op.tenant]
+    given = [op for op in operations if isinstance(op, o.Allow)]
+    state.prefetch(AllowanceRow, [op.id for op in given])
+    others = [op.tenant for op in (*posted, *filed, *given) if op.tenant]
     _subjects(state, placed, holds, others)
     _accounts(state, placed, holds)
     _counters(state, placed, holds, at)
@@ -58,6 +61,10 @@ def _subjects(
     tenants = [*(op.tenant for op in placed), *(hold.tenant for hold in holds), *others]
     state.prefetch(Customer, tenants)
     state.prefetch_lots(tenants)
+    allowed = [t for t in tenants if (row := state.get(Customer, t)) is not None and row.allowed]
+    if allowed:
+        state.prefetch_allowances(allowed)
+        state.prefetch(AllowanceRow, [lot for hold in holds for lot, _ in hold.reserved()])
     key_ids = [*(op.key_id for op in placed), *(hold.key_id for hold in holds)]
     state.prefetch(Key, [key_id for key_id in key_ids if key_id is not None])
     state.prefetch(

@@ -28,7 +28,16 @@ from avocado.ledger.errors import (
     LedgerUnavailable,
     UnsafeLibrary,
 )
-from avocado.ledger.rows import COLUMNS, TABLES, Account, GrantRow, HoldRow, Price, Row
+from avocado.ledger.rows import (
+    COLUMNS,
+    TABLES,
+    Account,
+    AllowanceRow,
+    GrantRow,
+    HoldRow,
+    Price,
+    Row,
+)
 from avocado.ledger.state import State
 
 DEAD_AFTER: Final = 10_000_000_000
@@ -54,6 +63,13 @@ _ACCOUNTS: Final = (
     "UPDATE account SET balance = v.balance, floor = v.floor FROM unnest("
     "%b::text[], %b::bigint[], %b::bigint[], %b::bigint[]) AS v (name, balance, floor, guard)"
     " WHERE account.name = v.name AND account.balance = v.guard"
+)
+_ALLOWANCES: Final = (
+    "UPDATE allowance t SET free = v.free, reserved = v.reserved, used = v.used,"
+    " expired = v.expired, expires = v.expires, closed = v.closed, ended = v.ended"
+    " FROM json_populate_recordset(NULL::allowance, %s::json) v"
+    " JOIN unnest(%s::text[], %s::bigint[]) AS g (id, free) ON g.id = v.id"
+    " WHERE t.id = v.id AND t.free = g.free"
 )
 _HOLD_EDIT: Final = COLUMNS[HoldRow][COLUMNS[HoldRow].index("state") :]
 
@@ -183,7 +199,8 @@ class PostgresStore:
     # -- Source ----------------------------------------------------------------------------------
 
     def fetch(self, kind: type[Row], column: str, values: Sequence[str]) -> Iterable[Row]:
-        only = " AND closed = 0" if kind is GrantRow and column == "tenant" else ""
+        lots = kind is GrantRow or kind is AllowanceRow
+        only = " AND closed = 0" if lots and column == "tenant" else ""
         sql = (
             f"SELECT {', '.join(COLUMNS[kind])} FROM {TABLES[kind]}"  # noqa: S608
             f" WHERE {column} = ANY(%s){only}"
@@ -269,6 +286,9 @@ class PostgresStore:
                 list(changed.values()),
             )
             run(_ACCOUNTS, columns, len(changed))
+        elif kind is AllowanceRow:
+            lots = _json([rows[key] for key in changed])
+            run(_ALLOWANCES, (lots, list(changed), list(changed.values())), len(changed))
         elif kind is HoldRow:
             for state_before in sorted({str(guard) for guard in changed.values()}):
                 group = [rows[key] for key, guard in changed.items() if guard == state_before]
@@ -330,8 +350,11 @@ class PostgresStore:
 
     def overdue(self, at: int) -> list[str]:
         with _translated():
-            sql = "SELECT DISTINCT tenant FROM grant_lot WHERE closed = 0 AND expires <= %s"
-            return [row[0] for row in self._db.execute(sql, (at,))]
+            sql = (
+                "SELECT tenant FROM grant_lot WHERE closed = 0 AND expires <= %s"
+                " UNION SELECT tenant FROM allowance WHERE closed = 0 AND expires <= %s"
+            )
+            return [row[0] for row in self._db.execute(sql, (at, at))]
 
     def close(self) -> None:
         """Ends the epoch; holds that are still open are recovered by whoever looks next."""

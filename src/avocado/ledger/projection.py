@@ -21,6 +21,7 @@ from avocado.ledger.rows import (
     SETTLED,
     VOIDED,
     Account,
+    AllowanceRow,
     Customer,
     DocumentRow,
     Filing,
@@ -203,6 +204,59 @@ def refunded(state: State, entry: e.Refunded, seq: int, at: int) -> None:
         state.edit(state.need(Posting, entry.of)).refunded += entry.amount
 
 
+def allowed(state: State, entry: e.AllowanceGiven, seq: int, at: int) -> None:
+    lot = AllowanceRow(
+        entry.id,
+        entry.tenant,
+        entry.tokens,
+        entry.tokens,
+        0,
+        0,
+        0,
+        json.dumps(list(entry.offers)),
+        entry.priority,
+        entry.expires,
+        entry.reason,
+        0,
+        0,
+        at,
+        seq,
+    )
+    state.file_allowance(state.add(lot))
+    customer = state.need(Customer, entry.tenant)
+    if not customer.allowed:
+        state.edit(customer).allowed = 1
+
+
+def allowance_expired(state: State, entry: e.AllowanceExpired, seq: int, at: int) -> None:
+    lot = shift(state, entry.id, free=-entry.tokens, expired=entry.tokens)
+    if entry.ended:
+        lot.ended, lot.expires = 1, at
+
+
+def shift(
+    state: State, lot_id: str, free: int = 0, reserved: int = 0, used: int = 0, expired: int = 0
+) -> AllowanceRow:
+    """Moves tokens of a lot between its states; the changes sum to zero."""
+    lot = state.need(AllowanceRow, lot_id)
+    state.edit(lot, lot.free)
+    lot.free += free
+    lot.reserved += reserved
+    lot.used += used
+    lot.expired += expired
+    lot.closed = int(lot.free == 0)
+    state.file_allowance(lot)
+    return lot
+
+
+def give_back(state: State, hold: HoldRow, covered: int) -> None:
+    """A hold's reserved tokens are used as far as ``covered`` goes; the rest is free again."""
+    for lot_id, tokens in hold.reserved():
+        take = min(tokens, covered)
+        covered -= take
+        shift(state, lot_id, free=tokens - take, reserved=-tokens, used=take)
+
+
 def placed(state: State, entry: e.HoldPlaced, seq: int, at: int) -> None:
     sources = [(name, -delta) for name, delta in entry.legs if delta < 0]
     plain = not sources or (len(sources) == 1 and sources[0][0] == transfer.wallet(entry.tenant))
@@ -227,8 +281,11 @@ def placed(state: State, entry: e.HoldPlaced, seq: int, at: int) -> None:
         at,
         seq,
         entry.volume,
+        json.dumps(entry.lots, separators=(",", ":")) if entry.lots else "",
     )
     state.add(hold)
+    for lot_id, tokens in entry.lots:
+        shift(state, lot_id, free=-tokens, reserved=tokens)
     if entry.idempotency_key is not None:
         promise(state, entry.tenant, entry.idempotency_key, entry.fingerprint or "", entry.id)
     count(state, hold, entry.amount, create=True)
@@ -259,6 +316,9 @@ def settled(state: State, entry: e.HoldSettled, seq: int, at: int) -> None:
     hold.prompt, hold.completion = usage.prompt, usage.completion
     hold.cached, hold.reasoning = usage.cached, usage.reasoning
     hold.charge = entry.charge
+    hold.covered = entry.covered
+    if hold.lots:
+        give_back(state, hold, entry.covered)
     hold.finish = entry.finish
     use_volume(state, hold, usage.total)
     count(state, hold, entry.charge - hold.amount, create=False)
@@ -267,6 +327,8 @@ def settled(state: State, entry: e.HoldSettled, seq: int, at: int) -> None:
 def voided(state: State, entry: e.HoldVoided, seq: int, at: int) -> None:
     hold = close(state, entry.id, VOIDED, seq, at)
     hold.finish = entry.reason
+    if hold.lots:
+        give_back(state, hold, 0)
     count(state, hold, -hold.amount, create=False)
 
 
@@ -331,6 +393,8 @@ APPLY: Final[dict[type[e.Entry], Callable[[State, Any, int, int], None]]] = {
     e.GrantExpired: nothing,
     e.Billed: billed,
     e.CustomerFrozen: frozen,
+    e.AllowanceGiven: allowed,
+    e.AllowanceExpired: allowance_expired,
     e.HoldPlaced: placed,
     e.HoldSettled: settled,
     e.HoldVoided: voided,

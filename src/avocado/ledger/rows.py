@@ -137,6 +137,10 @@ class HoldRow(Row):
             return ()
         return tuple((lot, tokens) for lot, tokens in json.loads(self.lots))
 
+    def tokens(self) -> int:
+        """How many tokens of allowances the hold reserved."""
+        return sum(tokens for _, tokens in self.reserved())
+
     def usage(self) -> Usage:
         return Usage(self.prompt, self.completion, self.cached, self.reasoning)
 
@@ -193,7 +197,7 @@ class Series(Row):
 class AllowanceRow(Row):
     """A lot of tokens: tokens = free + reserved + used + expired. ``offers`` is a JSON list.
 
-    ``closed`` is 1 while nothing is free.
+    ``closed`` is 1 while nothing is free, ``ended`` once it was taken back before its time.
     """
 
     id: str
@@ -208,12 +212,16 @@ class AllowanceRow(Row):
     expires: int | None
     reason: str
     closed: int
+    ended: int
     at: int
     seq: int
 
+    def good_for(self) -> tuple[str, ...]:
+        """The offers whose requests may use it; empty means all."""
+        return tuple(json.loads(self.offers))
+
     def serves(self, offer: str) -> bool:
-        """Whether requests to this offer may use it."""
-        return self.offers == "[]" or offer in json.loads(self.offers)
+        return self.offers == "[]" or offer in self.good_for()
 
 
 class Promise(Row):

@@ -82,7 +82,7 @@ CREATE TABLE allowance (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, tokens INTEGE
   free INTEGER NOT NULL CHECK (free >= 0), reserved INTEGER NOT NULL CHECK (reserved >= 0),
   used INTEGER NOT NULL CHECK (used >= 0), expired INTEGER NOT NULL CHECK (expired >= 0),
   offers TEXT NOT NULL, priority INTEGER NOT NULL, expires INTEGER, reason TEXT NOT NULL,
-  closed INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL,
+  closed INTEGER NOT NULL, ended INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL,
   CHECK (tokens = free + reserved + used + expired));
 CREATE INDEX allowance_tenant ON allowance (tenant);
 CREATE INDEX allowance_due ON allowance (expires) WHERE closed = 0;

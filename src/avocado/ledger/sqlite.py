@@ -26,7 +26,7 @@ from avocado.ledger.errors import (
     LedgerUnavailable,
     UnsafeLibrary,
 )
-from avocado.ledger.rows import COLUMNS, TABLES, Account, GrantRow, HoldRow, Row
+from avocado.ledger.rows import COLUMNS, TABLES, Account, AllowanceRow, GrantRow, HoldRow, Row
 from avocado.ledger.state import State
 
 SAFE_LIBRARY: Final = 3_051_003
@@ -55,7 +55,8 @@ def _update_of(kind: type[Row]) -> str:
         sets = ", ".join(f"{name} = ?" for name in _HOLD_EDIT)
         return f"UPDATE hold SET {sets} WHERE id = ? AND state = ?"  # noqa: S608
     sets = ", ".join(f"{name} = ?" for name in rest)
-    return f"UPDATE {table} SET {sets} WHERE {key} = ? AND 0 = ?"  # noqa: S608
+    guard = "free" if kind is AllowanceRow else "0"
+    return f"UPDATE {table} SET {sets} WHERE {key} = ? AND {guard} = ?"  # noqa: S608
 
 
 _UPDATE: Final = {kind: _update_of(kind) for kind in TABLES}
@@ -228,7 +229,8 @@ class SqliteStore:
     # -- Source ----------------------------------------------------------------------------------
 
     def fetch(self, kind: type[Row], column: str, values: Sequence[str]) -> Iterable[Row]:
-        only = " AND closed = 0" if kind is GrantRow and column == "tenant" else ""
+        lots = kind is GrantRow or kind is AllowanceRow
+        only = " AND closed = 0" if lots and column == "tenant" else ""
         if len(values) == 1:
             sql = f"{_SELECT[kind]} WHERE {column} = ?{only}"
             found = self._db.execute(sql, (values[0],))
@@ -375,7 +377,9 @@ class SqliteStore:
     def overdue(self, at: int) -> list[str]:
         with _translated():
             rows = self._db.execute(
-                "SELECT DISTINCT tenant FROM grant_lot WHERE closed = 0 AND expires <= ?", (at,)
+                "SELECT tenant FROM grant_lot WHERE closed = 0 AND expires <= ?"
+                " UNION SELECT tenant FROM allowance WHERE closed = 0 AND expires <= ?",
+                (at, at),
             )
             return [str(row[0]) for row in rows]
 

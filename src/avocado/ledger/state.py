@@ -17,6 +17,7 @@ from avocado.ledger.rows import (
     OPEN,
     TABLES,
     Account,
+    AllowanceRow,
     DocumentRow,
     Filing,
     GrantRow,
@@ -46,7 +47,8 @@ class Source(Protocol):
     """Where a State reads rows that it does not know, inside the batch's transaction."""
 
     def fetch(self, kind: type[Row], column: str, values: Sequence[str]) -> Iterable[Row]:
-        """The rows whose ``column`` is one of ``values``; of grants by tenant, only open ones."""
+        """The rows whose ``column`` is one of ``values``; of grants and allowances by tenant, only
+        open ones."""
 
     def measure(self, column: str, value: str, since: int) -> int:
         """What the holds with ``column`` = ``value``, opened at ``since`` (ns) or later, count for
@@ -57,8 +59,8 @@ class State:
     """Rows by table and key. A key that was looked up and does not exist maps to None.
 
     ``touched`` remembers each changed row's guard before the batch (None: the row is new): the
-    balance of an account, the state of a hold, 0 elsewhere. The store writes those rows and checks
-    the guards.
+    balance of an account, the free tokens of an allowance, the state of a hold, 0 elsewhere. The
+    store writes those rows and checks the guards.
     """
 
     def __init__(self, seq: int = 0, head: bytes = e.GENESIS, source: Source | None = None) -> None:
@@ -68,6 +70,7 @@ class State:
         self.rows: dict[type[Row], dict[str, Any]] = {kind: {} for kind in TABLES}
         self.touched: dict[type[Row], dict[str, int | str | None]] = {kind: {} for kind in TABLES}
         self.lots: dict[str, dict[str, GrantRow]] = {}
+        self.allowances: dict[str, dict[str, AllowanceRow]] = {}
         self.visited: list[str] = []
         self.written: list[tuple[int, int, str, str, str, bytes, bytes]] = []
 
@@ -105,6 +108,23 @@ class State:
             for row in self.source.fetch(GrantRow, "tenant", missing):
                 self._learn(row)
 
+    def prefetch_allowances(self, tenants: Iterable[str]) -> None:
+        """Reads the open allowances of many customers at once."""
+        missing = [tenant for tenant in dict.fromkeys(tenants) if tenant not in self.allowances]
+        if not missing:
+            return
+        for tenant in missing:
+            self.allowances[tenant] = {}
+        if self.source is not None:
+            for row in self.source.fetch(AllowanceRow, "tenant", missing):
+                self._learn(row)
+
+    def allowances_of(self, tenant: str) -> dict[str, AllowanceRow]:
+        """The customer's allowances of which something is free."""
+        if tenant not in self.allowances:
+            self.prefetch_allowances([tenant])
+        return self.allowances[tenant]
+
     def lots_of(self, tenant: str) -> dict[str, GrantRow]:
         """The customer's grants in whose accounts something is left."""
         lots = self.lots.get(tenant)
@@ -136,6 +156,8 @@ class State:
             self.rows[kind][getattr(row, kind.__struct_fields__[0])] = row
             if isinstance(row, GrantRow):
                 self.file_lot(row)
+            elif isinstance(row, AllowanceRow):
+                self.file_allowance(row)
 
     def note(self, hold: HoldRow, progress: str) -> None:
         """Sets a hold's progress, which is not journalled."""
@@ -210,6 +232,14 @@ class State:
     def file_lot(self, lot: GrantRow) -> None:
         """Keeps the list of the customer's open grants."""
         lots = self.lots_of(lot.tenant)
+        if lot.closed:
+            lots.pop(lot.id, None)
+        else:
+            lots[lot.id] = lot
+
+    def file_allowance(self, lot: AllowanceRow) -> None:
+        """Keeps the list of the customer's open allowances."""
+        lots = self.allowances_of(lot.tenant)
         if lot.closed:
             lots.pop(lot.id, None)
         else:

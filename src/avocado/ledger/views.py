@@ -203,7 +203,7 @@ def allowance_of(row: AllowanceRow) -> Allowance:
         reserved=row.reserved,
         used=row.used,
         expired=row.expired,
-        offers=tuple(msgspec.json.decode(row.offers)),
+        offers=row.good_for(),
         priority=row.priority,
         expires=row.expires,
         reason=row.reason,
