@@ -5,6 +5,7 @@ Secrets never stand there: the file names the environment variables that hold th
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,6 +130,13 @@ class BillingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     close: Literal["automatic", "by hand"] = "by hand"
     due_days: Annotated[int, msgspec.Meta(ge=0, le=365)] = 14
+    webhook_networks: tuple[str, ...] = ()
+    """Networks that are not public and that customers' webhooks may go to all the same, such as
+    ``10.0.0.0/8``; there also without TLS."""
+
+    def __post_init__(self) -> None:
+        for each in self.webhook_networks:
+            ip_network(each)
 
 
 class MailConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

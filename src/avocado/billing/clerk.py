@@ -7,7 +7,7 @@ is reported and tried again the next time; it stops nobody else's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from avocado.billing.plans import version_of
 from avocado.billing.profile import profile_of
 from avocado.billing.record import Do, Refusals
 from avocado.billing.subscription import UNPAID, Subscription, is_over
-from avocado.billing.subscriptions import entitlement
+from avocado.billing.subscriptions import subscriptions
 from avocado.billing.upkeep import advance
 from avocado.ledger.reader import Reader
 
@@ -79,7 +79,7 @@ def work(reader: Reader, do: Do, now: int, tools: Tools | None = None) -> tuple[
     for name, chore in tools.chores:
         made += _guarded(name, "", chore)
     if tools.entitle is not None:
-        entitle, people = tools.entitle, list(_entitled(reader))
+        entitle, people = tools.entitle, list(entitled(reader, subscriptions(reader)))
         made += _guarded("entitle", "", lambda: entitle(people))
     made += _write(reader, do, now, tools)
     if tools.send is not None:
@@ -116,13 +116,14 @@ def _subscriptions(reader: Reader, do: Do, now: int, tools: Tools) -> Iterator[D
         yield from _guarded("subscription", tenant, part)
 
 
-def _entitled(reader: Reader) -> Iterator[Entitled]:
+def entitled(reader: Reader, subs: Iterable[Subscription]) -> Iterator[Entitled]:
+    """What subscriptions mean to the gateway."""
     known: dict[tuple[str, int], Limits] = {}
-    for _, sub in _documents(reader):
+    for sub in subs:
         key = (sub.plan, sub.version)
         if key not in known:
             known[key] = version_of(reader, *key).plan.limits
-        yield Entitled(sub.tenant, sub.plan, known[key], entitlement(reader, sub) is not None)
+        yield Entitled(sub.tenant, sub.plan, known[key], sub.entitled)
 
 
 def _write(reader: Reader, do: Do, now: int, tools: Tools) -> list[Done]:

@@ -1,4 +1,4 @@
-"""Subscriptions on record: what people ask for, and what a customer is entitled to.
+"""Subscriptions on record: what people ask for.
 
 Decisions are in ``subscription``; here they are checked, filed as revisions of the document
 ``subscription/<tenant>``, and carried out by ``upkeep``.
@@ -14,7 +14,7 @@ import msgspec
 from avocado.billing import subscription as s
 from avocado.billing.coupons import discounts
 from avocado.billing.dates import day_of, later, start_of
-from avocado.billing.plan import Limits, Plan, item
+from avocado.billing.plan import Plan, item
 from avocado.billing.plans import find, version_of
 from avocado.billing.record import ATTEMPTS, Do, Stored, busy
 from avocado.billing.subscription import Subscription
@@ -30,13 +30,6 @@ def subscriptions(reader: Reader) -> Iterator[Subscription]:
     """Of all customers, also those that have ended."""
     for document in list(reader.documents("subscription")):
         yield msgspec.convert(document.content, Subscription)
-
-
-def entitlement(reader: Reader, sub: Subscription) -> tuple[str, Limits] | None:
-    """The plan that a customer is on and its limits, or None for no plan."""
-    if not sub.entitled:
-        return None
-    return sub.plan, version_of(reader, sub.plan, sub.version).plan.limits
 
 
 def start(

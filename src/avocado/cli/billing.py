@@ -1,0 +1,160 @@
+"""``avocado billing``: runs the clerk, which does what is due, once or again and again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from avocado.billing.clerk import Done, Tools, work
+from avocado.billing.outbox import Send
+from avocado.billing.postman import postman
+from avocado.billing.record import Do, Refusals
+from avocado.cli.arguments import workspace_here
+from avocado.cli.book import reading, writing
+from avocado.cli.entitlement import entitle
+from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
+from avocado.workspace import Workspace
+
+if TYPE_CHECKING:
+    from avocado.billing.mail import MailServer
+    from avocado.ledger.reader import Reader
+
+CLERK = "clerk"
+
+
+def seller_name(workspace: Workspace) -> str:
+    """Who writes to customers."""
+    seller = workspace.config.seller
+    return workspace.config.name if seller is None else seller.name
+
+
+def mail_server(workspace: Workspace) -> MailServer | None:
+    """``[mail]`` of avocado.toml, with its password from the environment.
+
+    Raises:
+        Refused: the variable that is named for it is not set.
+    """
+    from avocado.billing.mail import MailServer
+
+    config = workspace.config.mail
+    if config is None:
+        return None
+    password = None
+    if config.password_variable is not None:
+        password = os.environ.get(config.password_variable)
+        if password is None:
+            raise Refused(f"[mail] names {config.password_variable}, which is not set")
+    return MailServer(
+        config.host, config.sender, config.port, config.security, config.username, password
+    )
+
+
+def postman_of(workspace: Workspace) -> Send:
+    """Sends mails and webhooks as avocado.toml says."""
+    networks = workspace.config.billing.webhook_networks
+    return postman(mail_server(workspace), workspace.pepper(), networks)
+
+
+@dataclass
+class Clerk:
+    """Works for one workspace. Keep it: it remembers which month it has closed."""
+
+    workspace: Workspace
+    closed: str = field(default="", init=False)
+
+    def round(self) -> tuple[Done, ...]:
+        """Does what is due now.
+
+        Raises:
+            Refused: the ledger cannot be reached, or [mail] cannot be right.
+        """
+        send = postman_of(self.workspace)
+        with writing(self.workspace) as do, reading(self.workspace) as reader:
+            now = time.time_ns()
+            return work(reader, do, now, self._tools(reader, do, now, send))
+
+    def _tools(self, reader: Reader, do: Do, now: int, send: Send) -> Tools:
+        workspace, config = self.workspace, self.workspace.config
+        chores: list[tuple[str, Callable[[], list[Done]]]] = []
+        if config.payments is not None:
+            chores.append(("top-ups", lambda: _top_ups(workspace, reader, do, now)))
+        if config.billing.close == "automatic":
+            chores.append(("invoices", lambda: self._close(reader, do, now)))
+        return Tools(
+            seller=seller_name(workspace),
+            send=send,
+            entitle=lambda people: entitle(workspace, people, CLERK),
+            chores=tuple(chores),
+        )
+
+    def _close(self, reader: Reader, do: Do, now: int) -> list[Done]:
+        """Invoices of the months that are over; once a month, or until none was refused."""
+        from avocado.billing.closing_run import close_all
+        from avocado.billing.months import after, month_at
+        from avocado.cli.issuer import issuer_of
+
+        month = after(month_at(now), -1)
+        if self.closed == month:
+            return []
+        outcomes = list(close_all(reader, do, issuer_of(self.workspace), month, now, CLERK))
+        if not any(each.refused for each in outcomes):
+            self.closed = month
+        return [
+            Done("failed", each.tenant, each.refused)
+            if each.refused
+            else Done("invoiced", each.tenant, each.document or "")
+            for each in outcomes
+        ]
+
+
+def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Done]:
+    from avocado.billing.topup import run_auto
+    from avocado.cli.payments import provider_of, tax_of
+
+    provider = provider_of(workspace)
+    if provider is None:
+        return []
+    return [
+        Done(f"top-up {each.state}", each.tenant, each.words)
+        for each in run_auto(reader, do, provider, tax_of(workspace, reader), now)
+    ]
+
+
+@click.group()
+def billing() -> None:
+    """What is due: renewals, fees, alerts, automatic top-ups, invoices."""
+
+
+@billing.command("run")
+@click.option("--every", type=click.IntRange(1, 86_400), help="Again after so many seconds.")
+@with_output
+def run(out: Output, every: int | None) -> None:
+    """Do what is due: renew subscriptions, collect fees, end what ends, top up, close invoices
+    ([billing] close = "automatic"), send alerts. Running it twice, or twice at once, does nothing
+    twice. The console does the same each minute while it runs.
+    """
+    clerk = Clerk(workspace_here())
+    while True:
+        try:
+            made = clerk.round()
+        except Refusals as error:
+            if every is None:
+                raise
+            made = (Done("failed", "", str(error)),)
+        if every is None or made:
+            _tell(out, made)
+        if every is None:
+            return
+        time.sleep(every)
+
+
+def _tell(out: Output, made: tuple[Done, ...]) -> None:
+    rows = [{"what": each.what, "customer": each.tenant, "detail": each.detail} for each in made]
+    lines = [" ".join(filter(None, (each.tenant, f"{each.what}:", each.detail))) for each in made]
+    out.result(rows, *(lines or ["Nothing was due"]))
