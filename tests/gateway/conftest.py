@@ -27,6 +27,8 @@ from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.access import Access, Policy, change
 from avocado.gateway.accounts import Accounts
 from avocado.gateway.app import App, build_app
+from avocado.gateway.batches.office import Batches
+from avocado.gateway.batches.rows import BatchLimits
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import NewKey, mint
 from avocado.gateway.limits import Limits
@@ -286,6 +288,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         proxies: Sequence[str] = (),
         tracer: Tracer | None = None,
         clock: Clock | None = None,
+        batch_limits: BatchLimits | None = None,
     ) -> Stand:
         folder = tmp_path / f"stand{len(closers)}"
         folder.mkdir()
@@ -307,6 +310,9 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         shelf = folder / "gateway.sqlite"
         access = Access(key_lookup(open_reader(path)), open_database(shelf), default)
         accounts = Accounts(lambda: open_reader(path))
+        batches = Batches(
+            open_database(folder / "files.sqlite"), lambda: open_reader(path), batch_limits
+        )
         app = build_app(
             {RELEASE: engine or scripted},
             book,
@@ -321,6 +327,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
             ledger_metrics=lambda: ledger.metrics,
             tracer=tracer,
             accounts=accounts,
+            batches=batches,
         )
         stop, loop, port = _run(app)
         stand = Stand(folder, app, scripted, ledger, book, reader, offers, key, port, loop, lines)
@@ -333,6 +340,7 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
                 app.answers.close()
                 access.close()
                 accounts.close()
+                batches.close()
                 ledger.close()
             stand.prove()
 
@@ -362,8 +370,11 @@ def _run(app: App) -> tuple[Callable[[], None], asyncio.AbstractEventLoop, int]:
     loop = uvloop.new_event_loop()
 
     over = asyncio.Event()
+    assert app.batches is not None
+    batches = app.batches
 
     async def main() -> None:
+        running = asyncio.ensure_future(batches.run())
         helpers = [
             asyncio.ensure_future(app.desk.watch()),
             asyncio.ensure_future(app.log.run()),
@@ -375,9 +386,9 @@ def _run(app: App) -> tuple[Callable[[], None], asyncio.AbstractEventLoop, int]:
             each.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()
-        for helper in helpers:
+        for helper in (*helpers, running):
             helper.cancel()
-        await asyncio.wait(helpers)
+        await asyncio.wait((*helpers, running))
         app.log.flush()
 
     def run() -> None:

@@ -6,6 +6,7 @@ tokens is one line in the table: a surface. Knows nothing about processes, ports
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ import msgspec
 from avocado.engine.engine import Engine
 from avocado.gateway import openapi
 from avocado.gateway.accounts import Accounts
+from avocado.gateway.batches.line import LineExchange
+from avocado.gateway.batches.office import Batches, Gateway
 from avocado.gateway.counter import SHOWN, Counter
 from avocado.gateway.desk import Desk
 from avocado.gateway.errors import (
@@ -26,7 +29,15 @@ from avocado.gateway.errors import (
     of_ledger,
     unavailable,
 )
-from avocado.gateway.exchange import ClientGone, Exchange, Handler, Receive, Scope, Send
+from avocado.gateway.exchange import (
+    ClientGone,
+    Exchange,
+    Handler,
+    Receive,
+    Scope,
+    Send,
+    too_large,
+)
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import Caller, KeyLookup, Keyring
 from avocado.gateway.lifetimes import headers, require_sold, sees, shown
@@ -35,6 +46,7 @@ from avocado.gateway.metrics import CONTENT_TYPE, MeteredBook, Metrics, Moment
 from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Rates
 from avocado.gateway.shelf import open_database
+from avocado.gateway.surface import Surface
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.surfaces.completions import Completions
 from avocado.gateway.surfaces.embeddings import Embeddings
@@ -58,6 +70,13 @@ T = TypeVar("T")
 MODELS: Final = "/v1/models/"
 MESSAGES: Final = "/v1/messages"
 """Its clients are Anthropic's: another header for the key, another shape of errors."""
+SURFACES: Final[Mapping[str, Surface]] = {
+    "/v1/chat/completions": ChatCompletions(),
+    "/v1/completions": Completions(),
+    "/v1/responses": Responses(),
+    MESSAGES: Messages(),
+    "/v1/embeddings": Embeddings(),
+}
 LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "local"))
 _encode = msgspec.json.Encoder().encode
 
@@ -79,6 +98,7 @@ class App:
         ledger_metrics: Callable[[], LedgerMetrics | None],
         tracer: Tracer | None,
         accounts: Accounts | None,
+        batches: Batches | None,
     ) -> None:
         self.floor = floor
         self.limits = limits
@@ -95,13 +115,10 @@ class App:
         self.desk = Desk(self._book, limits, self._over)
         self._keyring = keyring
         self._healthy = healthy
-        sell = Counter(self._identify, floor, self.desk, limits, rates, answers).sell
+        self._counter = Counter(self._identify, floor, self.desk, limits, rates, answers)
+        sell = self._counter.sell
         self._routes: dict[str, dict[str, Handler]] = {
-            "/v1/chat/completions": {"POST": sell(ChatCompletions())},
-            "/v1/completions": {"POST": sell(Completions())},
-            "/v1/responses": {"POST": sell(Responses())},
-            MESSAGES: {"POST": sell(Messages())},
-            "/v1/embeddings": {"POST": sell(Embeddings())},
+            **{path: {"POST": sell(surface)} for path, surface in SURFACES.items()},
             "/v1/models": {"GET": self._list_models},
             "/openapi.json": {"GET": self._describe},
             "/health": {"GET": self._health},
@@ -117,6 +134,20 @@ class App:
                 "/api/v1/generation": {"GET": self._account(accounts.generation)},
             }
         self._one_model: dict[str, Handler] = {"GET": self._show_model}
+        self.batches = batches
+        if batches is not None:
+            batches.open(
+                Gateway(
+                    self._identify,
+                    self._counter.answered_before,
+                    self._standing,
+                    self._models_of,
+                    self._sell_line,
+                    floor,
+                    limits,
+                    lambda: self.desk.draining,
+                )
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -148,6 +179,8 @@ class App:
             exchange.meter.used(exchange.prompt + exchange.completion)
         if exchange.serves:
             self.floor.serving[exchange.serves] -= 1
+            if self.batches is not None and self.batches.places and not exchange.batch:
+                self.batches.places.noticed(exchange.serves)
         self._book.forget(exchange.id)
         self.metrics.over(exchange, exchange.model if exchange.release else "")
         if self._tracer is not None and self._book.spans is not None:
@@ -159,6 +192,8 @@ class App:
         methods = self._routes.get(path)
         if methods is None and path.startswith(MODELS) and len(path) > len(MODELS):
             methods = self._one_model
+        if methods is None and self.batches is not None:
+            methods = self.batches.route(path)
         if methods is None:
             raise ApiError(404, f"There is no {path}", code="unknown_url")
         # What can be got can be asked about (RFC 9110, 9.1); uvicorn leaves the body out.
@@ -190,16 +225,51 @@ class App:
             raise model_not_found(name)
         return offer, engine
 
+    def _models_of(self, caller: Caller) -> frozenset[str]:
+        """The names that the caller may ask for now."""
+        now = time.time()
+        return frozenset(
+            name
+            for name, offer in self.floor.offers.items()
+            if caller.may_use(name) and sees(offer, caller, now)
+        )
+
+    # -- lines of batches ------------------------------------------------------------------------
+
+    async def _standing(self, key_id: str) -> Caller:
+        try:
+            return await self._keyring.standing(key_id)
+        except LedgerError as error:
+            raise of_ledger(error) from error
+
+    async def _sell_line(self, exchange: LineExchange, caller: Caller, body: bytes) -> None:
+        """A request like any other, but that its caller was known before and that no rate a minute
+        counts it: it only gets the place that nobody else wants."""
+        exchange.tenant, exchange.key_id = caller.tenant, caller.key_id
+        try:
+            if "inference" not in caller.scopes:
+                raise not_allowed("This API key has no 'inference' scope", "scope_missing")
+            if len(body) > self.limits.body_bytes:
+                raise too_large(self.limits.body_bytes)
+            request = await self._counter.enter(exchange, SURFACES[exchange.path], caller, body)
+            exchange.owned = True
+            if request.task is not None:
+                await asyncio.wait((request.task,))
+        except ApiError as error:
+            await exchange.refuse(error)
+        except Exception:
+            log.exception("request %s failed", exchange.id)
+            await exchange.refuse(internal())
+        finally:
+            if not exchange.owned:
+                self._over(exchange)
+
     # -- what is shown ---------------------------------------------------------------------------
 
     async def _list_models(self, exchange: Exchange) -> None:
         caller = await self._identify(exchange)
         now = time.time()
-        listed = [
-            self._shown(name, now)
-            for name, offer in sorted(self.floor.offers.items())
-            if caller.may_use(name) and sees(offer, caller, now)
-        ]
+        listed = [self._shown(name, now) for name in sorted(self._models_of(caller))]
         await exchange.reply(200, _encode({"object": "list", "data": listed}))
 
     async def _show_model(self, exchange: Exchange) -> None:
@@ -284,9 +354,10 @@ def build_app(
     ledger_metrics: Callable[[], LedgerMetrics | None] = lambda: None,
     tracer: Tracer | None = None,
     accounts: Accounts | None = None,
+    batches: Batches | None = None,
 ) -> App:
-    """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run`` and
-    ``app.answers.run``.
+    """The application over what is given; the caller runs ``app.desk.watch``, ``app.log.run``,
+    ``app.answers.run`` and ``app.batches.run``.
 
     ``engines`` are by release id and ``offers`` by public name; both are read anew for each
     request. A ``floor`` stands for both where they are swapped while requests run. ``keys`` reads
@@ -295,7 +366,8 @@ def build_app(
     requests and tokens; without them that is in memory. ``proxies`` are the networks whose
     X-Forwarded-For is believed. ``ledger_metrics`` shows what the ledger's writer counts;
     ``tracer`` gets each request when it is over. ``accounts`` shows customers what is theirs in the
-    book; without it those endpoints are not there.
+    book and ``batches`` takes files and runs what is in them; without them those endpoints are not
+    there.
     """
     return App(
         floor or Floor(_same(offers), _same(engines)),
@@ -310,6 +382,7 @@ def build_app(
         ledger_metrics,
         tracer,
         accounts,
+        batches,
     )
 
 

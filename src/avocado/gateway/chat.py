@@ -20,6 +20,7 @@ from avocado.gateway.chorus import Chorus, Part
 from avocado.gateway.errors import ApiError, internal, of_ledger, unavailable
 from avocado.gateway.exchange import Exchange
 from avocado.gateway.order import Order
+from avocado.gateway.shelf import ShelfUnavailable
 from avocado.gateway.surface import Answer, Bill, Voice
 from avocado.gateway.verdict import Charge, Ending, Release, Stop, Verdict, judge
 from avocado.ledger.errors import (
@@ -232,6 +233,8 @@ class PaidRequest:
 
     async def _close(self, verdict: Verdict) -> None:
         exchange = self.exchange
+        if exchange.keep_unpaid is not None and isinstance(verdict, Charge):
+            verdict = await self._keep_unpaid(exchange.keep_unpaid, verdict)
         if isinstance(verdict, Charge):
             exchange.outcome = verdict.finish
             settled = await self._settle(verdict)
@@ -248,16 +251,33 @@ class PaidRequest:
             log.error("request %s: %s; its hold stays", exchange.id, verdict.reason)
         await self._tell(verdict.error)
 
+    async def _keep_unpaid(
+        self, keep: Callable[[bytes], Awaitable[None]], verdict: Charge
+    ) -> Verdict:
+        """The answer is durable before its settlement: none that was charged can be lost. Where it
+        cannot be kept it is not charged."""
+        nothing = Bill(verdict.usage, Money(0, self.order.offer.price.currency))
+        try:
+            await keep(self._voice.whole(self._whole(), nothing))
+        except ShelfUnavailable as error:
+            log.error("request %s: its answer is not kept: %s", self.exchange.id, error)
+            refusal = unavailable("The answer cannot be stored now", "storage_unavailable")
+            return Release("not_kept", refusal)
+        return verdict
+
+    def _whole(self) -> list[Answer]:
+        return [
+            Answer("".join(choice.text), choice.finish, tuple(choice.logprobs))
+            for choice in self._choices
+            if choice.finish is not None
+        ]
+
     async def _answer(self, verdict: Charge, bill: Bill) -> None:
         if verdict.error is not None:
             await self._tell(verdict.error, bill)
         elif not self.order.ask.stream:
-            answers = [
-                Answer("".join(choice.text), choice.finish, tuple(choice.logprobs))
-                for choice in self._choices
-                if choice.finish is not None
-            ]
-            await self._end_with(self.exchange.reply(200, self._voice.whole(answers, bill)))
+            whole = self._voice.whole(self._whole(), bill)
+            await self._end_with(self.exchange.reply(200, whole))
         else:
             if not self._open:
                 await self._write(b"")

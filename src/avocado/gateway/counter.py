@@ -64,7 +64,7 @@ class Counter:
                 if caller.rates:
                     await self._meter(exchange, caller)
                 body = await exchange.body(self._limits.body_bytes, self._limits.body_seconds)
-                if await self._answered_before(exchange, caller, body):
+                if await self.answered_before(exchange, caller, body):
                     self._desk.leave(caller.tenant)
                     return
                 request = await self._order(exchange, surface, caller, body)
@@ -106,7 +106,7 @@ class Counter:
         finally:
             exchange.more = exchange.meter.headers()
 
-    async def _answered_before(self, exchange: Exchange, caller: Caller, body: bytes) -> bool:
+    async def answered_before(self, exchange: Exchange, caller: Caller, body: bytes) -> bool:
         """Whether the request repeats an earlier one, whose answer it then got."""
         key = idempotency_key(exchange)
         if key is None:
@@ -117,6 +117,21 @@ class Counter:
             return False
         await exchange.replay(kept)
         return True
+
+    async def enter(
+        self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes
+    ) -> PaidRequest:
+        """Lets a known caller in and starts its order.
+
+        Raises:
+            ApiError: nothing was started.
+        """
+        self._desk.enter(caller.tenant)
+        try:
+            return await self._order(exchange, surface, caller, body)
+        except BaseException:
+            self._desk.leave(caller.tenant)
+            raise
 
     async def _order(
         self, exchange: Exchange, surface: Surface, caller: Caller, body: bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -76,6 +76,7 @@ class Exchange:
         "_task",
         "address",
         "answered",
+        "batch",
         "began",
         "charge",
         "completion",
@@ -83,6 +84,7 @@ class Exchange:
         "first",
         "headers",
         "id",
+        "keep_unpaid",
         "key_id",
         "meter",
         "method",
@@ -127,6 +129,11 @@ class Exchange:
         """Headers that the answer carries, whatever it is."""
         self.tape: Recorder | None = None
         self.meter: Meter | None = None
+        self.batch = False
+        """Whether it is a line of a batch, billed at the batch's price."""
+        self.keep_unpaid: Callable[[bytes], Awaitable[None]] | None = None
+        """Stores a whole answer, but for its cost, before it is paid; raises where it cannot, and
+        then the answer is not paid. None where an answer need not outlive this process."""
         # For the log.
         self.status = 0
         self.outcome = ""
@@ -162,7 +169,7 @@ class Exchange:
             raise ApiError(415, "Send the body without Content-Encoding", code="unsupported_media")
         declared = self.headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         # Uvicorn knows whether more of it is to come; mostly not, and then nothing can be late.
         if getattr(getattr(self._receive, "__self__", None), "more_body", True) is False:
             return await self._whole(limit)
@@ -182,10 +189,32 @@ class Exchange:
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             if not message.get("more_body", False):
                 return b"".join((*parts, part)) if parts else part
             parts.append(part)
+
+    async def pieces(self, seconds: float) -> AsyncIterator[bytes]:
+        """A body of any kind and size as it arrives; nothing of it is kept here.
+
+        Raises:
+            ApiError: 415 for an encoded one, 408 where nothing comes for ``seconds``.
+            ClientGone: the client hung up.
+        """
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise ApiError(415, "Send the body without Content-Encoding", code="unsupported_media")
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(seconds):
+                    message = await self._receive()
+            except TimeoutError:
+                raise ApiError(408, f"Nothing of the body came for {seconds:g} s") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            more = message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
 
     async def gone(self) -> None:
         """Returns when the client hung up, the answer is complete, or we hung up."""
@@ -235,6 +264,31 @@ class Exchange:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *self.named]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+        self.answered = True
+
+    async def show_parts(
+        self, kind: bytes, size: int, parts: AsyncIterator[bytes], seconds: float
+    ) -> None:
+        """One answer of ``size`` bytes that is too long to be in memory at once.
+
+        Raises:
+            ClientGone: it takes nothing for ``seconds``, or there are fewer bytes than promised.
+        """
+        self.status = 200
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % size), *self.named]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for part in parts:
+            size -= len(part)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._send(
+                        {"type": "http.response.body", "body": part, "more_body": True}
+                    )
+            except TimeoutError:
+                raise ClientGone from None
+        if size:
+            raise ClientGone
+        await self._send({"type": "http.response.body", "body": b""})
         self.answered = True
 
     async def refuse(self, error: ApiError) -> None:
@@ -297,8 +351,8 @@ def openai_shape(error: ApiError, request: str) -> bytes:
     return error.body()
 
 
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The body is larger than {limit} bytes", code="requesttoo_large")
 
 
 def idempotency_key(exchange: Exchange) -> str | None:

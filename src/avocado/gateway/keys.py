@@ -120,6 +120,10 @@ def _random(length: int) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
+def _caller(record: KeyRecord) -> Caller:
+    return Caller(record.tenant, record.id, record.scopes, record.models, record.rates, record.plan)
+
+
 def _valid(record: KeyRecord) -> bool:
     return not record.revoked and (record.expires is None or record.expires > time.time_ns())
 
@@ -230,17 +234,21 @@ class Keyring:
                     self._read[key] = (found, computed)
                     if len(self._read) > 10_000:
                         self._read.popitem(last=False)
-                return Caller(
-                    record.tenant,
-                    found,
-                    record.scopes,
-                    record.models,
-                    record.rates,
-                    record.plan,
-                )
+                return _caller(record)
             self._failed(f"key {found}", now)
         self._failed(f"address {address}", now)
         raise unauthorized("Incorrect API key provided")
+
+    async def standing(self, found: str) -> Caller:
+        """Who is behind a key by its id, as it stands now: for what was asked with it before.
+
+        Raises:
+            ApiError: 401, it is not valid any more.
+        """
+        record = await self._record(found, self._clock())
+        if record is None or not _valid(record):
+            raise unauthorized("The API key that asked for this is not valid any more")
+        return _caller(record)
 
     def _failed(self, name: str, now: float) -> None:
         self._throttle.failed(name, now)

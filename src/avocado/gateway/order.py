@@ -78,6 +78,7 @@ async def take(
         max_tokens=0 if vectors else sampling.max_tokens,
         n=1 if vectors else len(prompts) * ask.n,
         lifetime=limits.hold_lifetime,
+        batch=exchange.batch,
         idempotency_key=key,
         # The path is part of it: the same body on another endpoint is another request.
         fingerprint=fingerprint(exchange.path, body) if key is not None else None,

@@ -27,6 +27,8 @@ from avocado.gateway.access import Access, Policy
 from avocado.gateway.accounts import Accounts
 from avocado.gateway.admin import AdminServer, Refreshed
 from avocado.gateway.app import App, build_app
+from avocado.gateway.batches.office import Batches
+from avocado.gateway.batches.rows import BatchLimits
 from avocado.gateway.idempotency import Answers
 from avocado.gateway.keys import KeyLookup, KeyRecord
 from avocado.gateway.limits import Limits
@@ -67,6 +69,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-For is believed."""
+    batch_limits: BatchLimits = field(default_factory=BatchLimits)
     otlp_endpoint: str | None = None
     """Where traces go: an OTLP/HTTP collector."""
 
@@ -76,6 +79,14 @@ class Settings:
         if isinstance(self.ledger, str):
             return self.ledger
         return self.ledger.with_name("gateway.sqlite")
+
+    @property
+    def files(self) -> Path | str:
+        """Where customers' files lie: in a file of their own, for what is large must not keep what
+        is small waiting; or in the database."""
+        if isinstance(self.ledger, str):
+            return self.ledger
+        return self.ledger.with_name("files.sqlite")
 
 
 def serve(
@@ -111,6 +122,8 @@ def serve(
         stack.callback(rates.close)
         accounts = Accounts(lambda: open_reader(settings.ledger))
         stack.callback(accounts.close)
+        batches = _open_batches(settings)
+        stack.callback(batches.close)
         tracer = Tracer(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if tracer is not None:
             stack.callback(tracer.close)
@@ -133,6 +146,7 @@ def serve(
             ledger_metrics=lambda: ledger.metrics,
             tracer=tracer,
             accounts=accounts,
+            batches=batches,
         )
         gc.freeze()  # what is loaded stays: the collector need not look at it again
         gc.set_threshold(YOUNG_OBJECTS, 20, 20)
@@ -195,13 +209,20 @@ class _Process:
             loop.create_task(self._app.log.run()),
             loop.create_task(self._app.answers.run()),
         ]
+        batches = self._app.batches
+        assert batches is not None, "a server has them"
         try:
             if self._stock is not None:
                 # Here, not before: an engine may have tasks of its own on this loop.
                 self._swapper = Swapper(self._app.floor, self._stock, self._publish)
                 await self._load(self._swapper)
             await self._admin.start()
-            await self._serve()
+            running = loop.create_task(batches.run())
+            try:
+                await self._serve()
+            finally:
+                running.cancel()
+                await asyncio.wait((running,))
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -343,6 +364,16 @@ def _open_rates(settings: Settings) -> Rates:
     if not is_postgres(settings.ledger):
         return MemoryRates()
     return SharedRates(_open_shelf(settings.shelf, durable=False))
+
+
+def _open_batches(settings: Settings) -> Batches:
+    if isinstance(settings.files, Path):
+        settings.files.touch(mode=0o600)
+    database = _open_shelf(settings.files)
+    try:
+        return Batches(database, lambda: open_reader(settings.ledger), settings.batch_limits)
+    except ShelfUnavailable as error:
+        raise Refused(str(error)) from error
 
 
 def _open_shelf(target: Path | str, durable: bool = True) -> Database:
