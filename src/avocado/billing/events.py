@@ -92,6 +92,9 @@ def _succeeded(what: p.PaymentSucceeded, now: Standing) -> Decision:
     assert order is not None
     operations: list[AnyOperation] = []
     if now.paid is None:
+        if now.quote is not None and _fits(order, now.quote.value):
+            name = p.taxes_id(p.deposit_id(what.payment))
+            operations.append(filed(name, 0, now.quote.value, order.tenant, "top-up-taxes"))
         operations.append(deposit_of(what, order))
     if now.problem is not None and now.problem.value.state == "open":
         settled = replace(now.problem.value, state="settled", note="credited")
@@ -118,6 +121,10 @@ def deposit_of(what: p.PaymentSucceeded, order: p.Order) -> Deposit:
         reference=what.payment,
         tax=order.tax,
     )
+
+
+def _fits(order: p.Order, quote: p.Quote) -> bool:
+    return (order.net, order.tax, order.currency) == (quote.net, quote.tax, quote.currency)
 
 
 def _trouble(what: p.PaymentSucceeded, now: Standing) -> str:

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from avocado.billing.invoices import TaxSum
+
 
 class Card(msgspec.Struct, frozen=True):
     """A saved way to pay. ``method`` is the provider's id; ``brand`` is ``visa``, or the kind of
@@ -33,7 +35,8 @@ class Card(msgspec.Struct, frozen=True):
 class Order:
     """What a customer pays for: ``net`` becomes credit, ``tax`` is owed to a tax office.
 
-    ``attempt`` numbers an automatic top-up; 0 is one that the customer asked for.
+    ``attempt`` numbers an automatic top-up; 0 is one that the customer asked for. ``quote`` names
+    the document that says how the tax was decided.
     """
 
     tenant: str
@@ -41,6 +44,7 @@ class Order:
     tax: int
     currency: str
     attempt: int = 0
+    quote: str = ""
 
     @property
     def gross(self) -> int:
@@ -197,6 +201,16 @@ class Payer(msgspec.Struct, frozen=True):
     provider: str
 
 
+class Quote(msgspec.Struct, frozen=True):
+    """``top-up-quote/<tenant>/<name>``: what a top-up costs, as it was told before it was paid. A
+    copy, ``top-up-taxes/<deposit>``, is what its invoice goes by."""
+
+    net: int
+    tax: int
+    currency: str
+    taxes: tuple[TaxSum, ...]
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """``auto-topup/<tenant>/<n>``: the n-th time that a balance fell below its threshold."""
 
@@ -206,6 +220,7 @@ class Attempt(msgspec.Struct, frozen=True):
     currency: str
     payer: str
     method: str
+    quote: str = ""
     state: Literal["asked", "paid", "failed", "unknown"] = "asked"
     payment: str = ""
     code: str = ""
@@ -255,7 +270,7 @@ class Problem(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-Kept: TypeAlias = Account | Attempt | Return | Dispute | Problem
+Kept: TypeAlias = Account | Attempt | Return | Dispute | Problem | Quote
 """What is filed as documents."""
 
 
@@ -269,6 +284,14 @@ def deposit_id(payment: str) -> str:
 
 def account_id(tenant: str) -> str:
     return f"payment/{tenant}"
+
+
+def quote_id(tenant: str, name: str) -> str:
+    return f"top-up-quote/{tenant}/{name}"
+
+
+def taxes_id(deposit: str) -> str:
+    return f"top-up-taxes/{deposit}"
 
 
 def payer_id(payer: str) -> str:

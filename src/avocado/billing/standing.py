@@ -65,6 +65,7 @@ class Standing:
     failed_before: bool = False
     """The event's refund is known to have failed."""
     problem: Stored[p.Problem] | None = None
+    quote: Stored[p.Quote] | None = None
     attempt: Stored[p.Attempt] | None = None
     failures: int = 0
     """Automatic top-ups that failed in a row, up to the event's own."""
@@ -118,7 +119,9 @@ def paid_by(reader: Reader, payment: str) -> Paid | None:
 
 def _payment(reader: Reader, what: p.PaymentSucceeded) -> Standing:
     tenant = what.order.tenant if what.order is not None else ""
-    attempt = None
+    attempt = quote = None
+    if what.order is not None and what.order.quote:
+        quote = read(reader, what.order.quote, p.Quote)
     if what.order is not None and what.order.attempt:
         attempt = read(reader, p.attempt_id(tenant, what.order.attempt), p.Attempt)
     return Standing(
@@ -127,6 +130,7 @@ def _payment(reader: Reader, what: p.PaymentSucceeded) -> Standing:
         payer_of=tenant_of(reader, what.payer),
         paid=paid_by(reader, what.payment),
         problem=read(reader, p.problem_id(what.payment), p.Problem),
+        quote=quote,
         attempt=attempt,
     )
 

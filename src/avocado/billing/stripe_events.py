@@ -27,7 +27,8 @@ from avocado.billing.payment import (
 from avocado.errors import Refused
 from avocado.terms.money import NANO, Money, MoneyError
 
-TENANT, NET, TAX, ATTEMPT = "avocado_tenant", "avocado_net", "avocado_tax", "avocado_attempt"
+TENANT, NET, TAX = "avocado_tenant", "avocado_net", "avocado_tax"
+ATTEMPT, QUOTE = "avocado_attempt", "avocado_quote"
 REFUND: Final = "avocado_refund"
 """Keys of the metadata that our objects carry."""
 
@@ -105,6 +106,7 @@ def metadata_of(order: Order) -> dict[str, str]:
         TENANT: order.tenant,
         NET: Money(order.net, order.currency).decimal(),
         TAX: Money(order.tax, order.currency).decimal(),
+        QUOTE: order.quote,
         **attempt,
     }
 
@@ -115,7 +117,8 @@ def order_of(metadata: dict[str, Any] | None, currency: str) -> Order | None:
     try:
         net = Money.parse(str(found[NET]), currency).nanos
         tax = Money.parse(str(found[TAX]), currency).nanos
-        return Order(str(found[TENANT]), net, tax, currency, int(found.get(ATTEMPT, 0)))
+        attempt, quote = int(found.get(ATTEMPT, 0)), str(found.get(QUOTE, ""))
+        return Order(str(found[TENANT]), net, tax, currency, attempt, quote)
     except (KeyError, MoneyError, ValueError):
         return None
 
