@@ -88,7 +88,7 @@ def describe(document: AnyDocument, number: str) -> dict[str, Any]:
         "BG-7": _buyer(document.buyer, tax),
         "BG-23": [_breakdown(document, tax, words)],
         "BG-25": [
-            _line(document, line, at, tax, words) for at, line in enumerate(document.lines, 1)
+            _line(document, line, at, tax, words) for at, line in enumerate(_lines(document), 1)
         ],
         **_sums(document),
         **_allowances(document, tax, words),
@@ -232,6 +232,17 @@ def _breakdown(document: AnyDocument, tax: TaxSum, words: Wording) -> dict[str, 
     }
 
 
+def _lines(document: AnyDocument) -> tuple[DocumentLine, ...]:
+    """The lines; one where there are none (BR-16), as when a remainder alone came to a coin."""
+    if document.lines:
+        return document.lines
+    owed = document.net_minor
+    if isinstance(document, InvoiceDocument):
+        owed += document.granted_minor + document.prepaid_minor
+    words = Wording(document.language, document.buyer.country)
+    return (DocumentLine("rest", "fee", 0, owed, text=words.say("carried-in")),)
+
+
 def _line(
     document: AnyDocument, line: DocumentLine, at: int, tax: TaxSum, words: Wording
 ) -> dict[str, Any]:
@@ -294,7 +305,7 @@ def _sums(document: AnyDocument) -> dict[str, str]:
     """BG-22. BR-CO-13: BT-106 − BT-107 + BT-108 = BT-109; BR-CO-15, BR-CO-16 follow."""
     invoice = document if isinstance(document, InvoiceDocument) else None
     sums = {
-        "BT-106": sum(line.minor for line in document.lines),
+        "BT-106": sum(line.minor for line in _lines(document)),
         "BT-109": document.net_minor,
         "BT-110": sum(tax.amount_minor for tax in document.taxes),
         "BT-112": document.gross_minor,

@@ -262,9 +262,11 @@ def _groups(document: AnyDocument, words: Wording) -> tuple[Group, ...]:
     amounts = _digits(document)
     prices = max((document.digits, *(decimals(line.price) for line in document.lines)))
 
+    paid_by = document.reference if isinstance(document, InvoiceDocument) else ""
+
     def row(line: DocumentLine) -> Row:
         counted = bool(line.token_kind)
-        detail = line.text if line.text != item_of(line, words) else ""
+        detail = "" if line.text in (item_of(line, words), paid_by) else line.text
         return Row(
             item=item_of(line, words),
             detail=words.say("free") if counted and not line.price else detail,
