@@ -329,8 +329,9 @@ def refused(visit: Visit, error: Refused | LedgerError) -> Answered:
     reasons = error.reasons if isinstance(error, Refused) else (str(error),)
     if visit.route.kind == "act" and wants_json(visit):
         return _data(visit, Data({"error": {"message": "\n".join(reasons)}}, 422))
-    again = visit.route.again
-    if again is not None:
+    shown_by = {each.function: each for each in visit.console.routes if each.kind == "show"}
+    if visit.route.again is not None:
+        again = shown_by[visit.route.again]
         try:
             values = again.function(replace(visit, route=again))
             if isinstance(values, Mapping):

@@ -50,6 +50,9 @@ def build_console(console: Console, pages: Sequence[Pages] | None = None) -> ASG
     rooms = all_pages() if pages is None else pages
     routes = [route for room in rooms for route in room.routes]
     console.routes = routes
+    shows = {each.function for each in routes if each.kind == "show"}
+    for each in routes:
+        assert each.again is None or each.again in shows, f"{each.path}: `again` is no page"
     environment()  # a template's syntax is wrong now, or never
 
     @contextlib.asynccontextmanager

@@ -267,7 +267,8 @@ class Route:
     function: Show
     template: str = ""
     nav: Nav | None = None
-    again: Route | None = None
+    again: Show | None = None
+    """The function of the page to show once more where an act is refused."""
     every: float = 0.0
     most: int = 256 * 1024
     """Bytes of a body."""
@@ -300,13 +301,7 @@ class Pages:
         self, path: str, *, roles: Roles, again: Show | None = None, most: int = 256 * 1024
     ) -> Callable[[Act], Act]:
         """What a form does. ``again``: the page to show once more where it is refused."""
-
-        def route(fn: Act) -> Route:
-            shown = next((each for each in self.routes if each.function is again), None)
-            assert again is None or shown is not None, f"{path}: show the page before its act"
-            return Route("act", path, roles, fn, again=shown, most=most)
-
-        return self._register(route)
+        return self._register(lambda fn: Route("act", path, roles, fn, again=again, most=most))
 
     def live(
         self, path: str, *, roles: Roles, template: str, every: float = 5.0

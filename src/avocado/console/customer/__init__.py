@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avocado.console.customer import overview
+from avocado.console.customer import keys, overview
 from avocado.console.page import Pages
 
-PAGES: tuple[Pages, ...] = (overview.PAGES,)
+PAGES: tuple[Pages, ...] = (overview.PAGES, keys.PAGES)
