@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from avocado.billing.invoices import INVOICE, Buyer, InvoiceDocument
+from avocado.billing.invoices import CREDIT_NOTE, INVOICE, Buyer, InvoiceDocument
 from avocado.billing.months import end
 from avocado.billing.period import Movement, Sold, fold
 from avocado.billing.profile import Profile, profile_of
+from avocado.errors import Refused
 from avocado.ledger import entry as e
 from avocado.terms.price import PriceSheet
 
@@ -135,3 +136,20 @@ def read_invoice(reader: Reader, id_: str) -> tuple[Document, InvoiceDocument] |
     if found is None or found.kind != INVOICE:
         return None
     return found, msgspec.convert(found.content, InvoiceDocument)
+
+
+def find_document(reader: Reader, text: str) -> Document:
+    """An invoice or credit note, by document id or by number (``AV-2026-000123``).
+
+    Raises:
+        Refused: there is none.
+    """
+    found = reader.document(text)
+    series, _, number = text.rpartition("-")
+    if found is None and number.isascii() and number.isdigit() and len(number) < 16:
+        sql = "SELECT id FROM document WHERE series = ? AND number = ?"
+        for (id_,) in reader.rows(sql, (series, int(number))):
+            found = reader.document(str(id_))
+    if found is None or found.kind not in (INVOICE, CREDIT_NOTE):
+        raise Refused(f"there is no invoice {text!r}: see avocado invoices list")
+    return found

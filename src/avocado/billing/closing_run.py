@@ -7,7 +7,7 @@ ledger commits them in one go. Only what is being filed is kept in memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -42,10 +42,17 @@ _Waiting = deque[tuple[Outcome, "Future[bool]"]]
 
 
 def close_all(
-    reader: Reader, do: Do, issuer: Issuer, month: str, now: int, actor: str = ""
+    reader: Reader,
+    do: Do,
+    issuer: Issuer,
+    month: str,
+    now: int,
+    actor: str = "",
+    seen: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Outcome]:
     """Closes every customer's months up to ``month``; an outcome for each invoice or refusal, none
-    for what was closed before. ``do`` is called from :data:`LANES` threads at once.
+    for what was closed before. ``do`` is called from :data:`LANES` threads at once; ``seen`` is
+    told how many customers were read.
 
     A customer with several months to close gets one a pass, because each begins where the one
     before it, on record, ends. One customer's refusal stops nobody else's invoice.
@@ -62,7 +69,8 @@ def close_all(
         while more:
             more = False
             waiting: _Waiting = deque()
-            for tenant in tenants(reader):
+            for count, tenant in enumerate(tenants(reader), 1):
+                seen(count)
                 if tenant in refused:
                     continue
                 outcome, operation = _first_due(closing, tenant, month, actor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from avocado.cli.book import reading
 from avocado.cli.output import Output, with_output
 from avocado.lineage import short
 from avocado.terms.money import NANO, Money
-from avocado.terms.price import PriceSheet
 
 if TYPE_CHECKING:
     from avocado.ledger.reader import Reader
@@ -24,16 +22,23 @@ MONTH = click.option(
 )
 
 
-def sheets(reader: Reader) -> dict[str, PriceSheet]:
-    """Every price version on record."""
-    return {price.version: PriceSheet(**json.loads(price.terms)) for price in reader.prices()}
-
-
 def invoice_of(reader: Reader, tenant: str, period: tuple[int, int]) -> Invoice:
-    """The invoice of one customer for a period, from the ledger's charges."""
+    """What a customer used in a month, from the ledger: in the bounds of its invoice, if it has
+    one, else between the journal's cuts at the month's two ends."""
+    from avocado.billing.books import Sheets, cut, movement
+    from avocado.billing.invoices import invoice_from, month_id
+    from avocado.billing.months import month_at
+
     page = reader.customer(tenant)
-    charges = reader.charges(tenant, *period)
-    return draw_up(tenant, page.currency, charges, sheets(reader), *period)
+    issued = reader.document(month_id(tenant, month_at(period[0])))
+    if issued is not None:
+        made = invoice_from(issued)
+        start, until = made.after_seq, made.until_seq
+    else:
+        start, until = (cut(reader, end) for end in period)
+    charges = reader.charges_between(tenant, start, until)
+    moved = movement(reader, tenant, start, until)
+    return draw_up(tenant, page.currency, charges, Sheets(reader), *period, moved)
 
 
 def invoice_rows(invoice: Invoice) -> list[list[str]]:
@@ -49,6 +54,10 @@ def invoice_rows(invoice: Invoice) -> list[list[str]]:
             Money(line.nanos, currency).decimal(),
         ]
         for line in invoice.lines
+    ]
+    rows += [
+        [line.id, line.offer or line.item, line.kind, "", "", Money(line.nanos, currency).decimal()]
+        for line in invoice.others
     ]
     total = Money(invoice.total, currency).decimal()
     return [*rows, ["total", "", "", "", "", total]]
@@ -98,7 +107,9 @@ def usage(out: Output, customer: str | None, month: tuple[int, int] | None) -> N
 @MONTH
 @with_output
 def invoice(out: Output, customer: str, month: tuple[int, int] | None) -> None:
-    """What CUSTOMER owes for a month. Lines sum to the ledger's charges, to the last nano-unit."""
+    """What CUSTOMER used in a month, with fees and refunds; lines sum to the ledger, to the last
+    nano-unit. Nothing is issued: avocado invoices close does that.
+    """
     period = month or this_month()
     with reading(workspace_here()) as reader:
         drawn = invoice_of(reader, customer, period)

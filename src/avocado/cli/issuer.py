@@ -42,7 +42,7 @@ def taxes_of(workspace: Workspace) -> Taxes:
         return NoTaxes(config.tax.note)
     if config.tax.kind == "table":
         own = config.tax.table
-        return read_table(SHIPPED if own is None else workspace.root / own)
+        return read_table(SHIPPED if own is None else workspace.folder / own)
     from avocado.billing.stripe_tax import API, StripeTaxes
 
     key = os.environ.get("STRIPE_API_KEY", "")
