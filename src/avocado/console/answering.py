@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -29,6 +29,7 @@ from avocado.console.page import (
     Shown,
     SignedIn,
     SignedOut,
+    Streamed,
     TooManyTries,
     Visit,
 )
@@ -76,7 +77,7 @@ class Answered:
 
     status: int
     media_type: str
-    body: bytes | Iterator[bytes]
+    body: bytes | Iterator[bytes] | Callable[[], AsyncIterator[bytes]]
     headers: tuple[tuple[str, str], ...] = ()
     cookies: tuple[Cookie, ...] = ()
 
@@ -267,6 +268,10 @@ def _download(visit: Visit, found: Download) -> Answered:
     return Answered(200, found.media_type, found.body, tuple(headers))
 
 
+def _streamed(visit: Visit, found: Streamed) -> Answered:
+    return Answered(200, found.media_type, found.make)
+
+
 def _data(visit: Visit, found: Data) -> Answered:
     body = json.dumps(found.value, ensure_ascii=False).encode()
     return Answered(found.status, "application/json", body)
@@ -292,6 +297,7 @@ _SENDERS: Final[Mapping[type[Any], Callable[[Visit, Any], Answered]]] = {
     Shown: page,
     Redirect: _redirect,
     Download: _download,
+    Streamed: _streamed,
     Data: _data,
     SignedIn: _signed_in,
     SignedOut: _signed_out,

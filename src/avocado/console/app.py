@@ -40,9 +40,9 @@ LIVE_SECONDS: Final = 900.0
 
 def all_pages() -> Sequence[Pages]:
     """Every page there is. A new file of pages is named here, or in ``operator.PAGES``."""
-    from avocado.console import customer, operator, signing_in
+    from avocado.console import customer, operator, settings, signing_in
 
-    return (*signing_in.PAGES, *customer.PAGES, *operator.PAGES)
+    return (*signing_in.PAGES, settings.PAGES, *customer.PAGES, *operator.PAGES)
 
 
 def build_console(console: Console, pages: Sequence[Pages] | None = None) -> ASGIApp:
@@ -144,7 +144,7 @@ def _response(console: Console, answered: Answered) -> Response:
     if isinstance(body, bytes):
         response = Response(body, answered.status, headers, answered.media_type)
     else:
-        pieces = _pieces(console, body)
+        pieces = body() if callable(body) else _pieces(console, body)
         response = StreamingResponse(pieces, answered.status, headers, answered.media_type)
     for cookie in answered.cookies:
         _set(console, response, cookie)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from avocado.billing.daybook import FILE
 from avocado.cli.book import writing
+from avocado.console.key_box import KeyBox
 from avocado.console.store import open_store, place_of
 from avocado.console.threads import Threads
 from avocado.gateway.keys import Throttle
@@ -47,6 +48,7 @@ class Console:
         self.by_address = Throttle(burst=20, seconds=300)
         self.by_account = Throttle(burst=10, seconds=600)
         self.by_mail = Throttle(burst=3, seconds=600)
+        self.playground = KeyBox()
         self._secret = hmac.digest(workspace.pepper(), b"console", "sha256")
         self._writing = threading.Lock()
         self.stopping = threading.Event()

@@ -26,7 +26,7 @@ page ``again`` once more with what was typed and the reasons. Every POST has pas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -100,6 +100,15 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """What comes piece by piece from elsewhere; ``make`` runs on the event loop, and is cancelled
+    where the browser goes away."""
+
+    make: Callable[[], AsyncIterator[bytes]]
+    media_type: str = "text/event-stream"
+
+
+@dataclass(frozen=True)
 class Data:
     """JSON, for our own scripts."""
 
@@ -122,7 +131,7 @@ class SignedOut:
     flash: str = ""
 
 
-Reply = Shown | Redirect | Download | Data | SignedIn | SignedOut
+Reply = Shown | Redirect | Download | Streamed | Data | SignedIn | SignedOut
 Answer = Values | Reply
 
 
