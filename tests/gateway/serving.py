@@ -15,6 +15,7 @@ from pathlib import Path
 from avocado.engine.engine import Engine
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.errors import Refused
+from avocado.gateway.batches.rows import BatchLimits
 from avocado.gateway.limits import Limits
 from avocado.gateway.server import Settings, serve
 from avocado.gateway.swap import Lineup
@@ -62,6 +63,7 @@ def main() -> int:
         admin_socket=where / "admin.sock",
         port=int(port),
         limits=Limits(drain_seconds=float(drain), hold_seconds=15.0),
+        batch_limits=BatchLimits(lease=2.0, tick=0.1),
     )
     engine = ScriptedEngine(Script(reply=reply, delay=float(delay)))
     try:

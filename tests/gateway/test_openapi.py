@@ -54,6 +54,7 @@ def test_the_document_is_valid_and_served(stand: Any) -> None:
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
     served = set(stand.app._routes) - {"/metrics", "/openapi.json"} | {"/v1/models/{model}"}
+    served |= set(stand.app.batches.paths())
     assert set(document["paths"]) == served, "each endpoint stands in the document"
 
 

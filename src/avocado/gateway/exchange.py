@@ -352,7 +352,7 @@ def openai_shape(error: ApiError, request: str) -> bytes:
 
 
 def too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The body is larger than {limit} bytes", code="requesttoo_large")
+    return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
 
 
 def idempotency_key(exchange: Exchange) -> str | None:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from avocado.gateway import accounts, query
 from avocado.gateway.accounts import WIDTHS
+from avocado.gateway.batches import document as batches
 from avocado.gateway.surfaces import chat_completions, completions, messages, responses
 from avocado.gateway.surfaces.chat_completions import ChatMessage, ChatRequest
 from avocado.gateway.surfaces.chat_voice import ChatCompletion
@@ -89,9 +90,9 @@ _WHY: Final = {
     403: "the key or the account may not",
     404: "there is no such thing, or it is not yours",
     408: "the body took too long",
-    409: "the Idempotency-Key was used before",
+    409: "the Idempotency-Key was used before, or what it is about is in use or has ended",
     413: "the body is too large",
-    415: "only JSON is read",
+    415: "only JSON is read, and a form where a file is sent",
     429: "too many requests; Retry-After says when",
     500: "the server or the engine failed",
     502: "the engine reported what cannot be",
@@ -161,6 +162,7 @@ def _paths() -> dict[str, Any]:
                 "responses": {"200": _json(answer, "as asked"), **_errors(_READS)},
             }
         }
+    paths |= batches.paths(_json, _errors, _body, _parameter)
     for path in ("/health", "/ready"):
         paths[path] = {
             "get": {
@@ -267,6 +269,7 @@ def _schemas() -> dict[str, Any]:
         accounts.CreditsAnswer,
         accounts.KeyAnswer,
         accounts.GenerationAnswer,
+        *batches.KINDS,
         Model,
         ModelList,
         Status,
