@@ -248,26 +248,41 @@ def _refund_failed(what: p.RefundFailed, now: Standing) -> Decision:
 # -- cards -----------------------------------------------------------------------------------------
 
 
+REMEMBERED: Final = 20
+
+
 def _card(now: Standing, card: p.Card | None, removed: str) -> Decision:
     """The newest card is the one that is charged; one that is gone stops automatic top-ups."""
-    account = now.account
-    if account is None:
+    if now.account is None:
         return Decision(words="a card of somebody who is no customer here")
-    before = account.value
+    before = now.account.value
     if card is None:
-        if before.card is None or before.card.method != removed:
-            return Decision(words="a card that was not in use")
-        auto = before.auto
-        if auto is not None and not auto.off:
-            auto = replace(auto, off="the card was removed")
-        after = replace(before, card=None, auto=auto)
-        words = f"the card of {now.tenant} was removed"
+        after, words = _without(before, removed), f"a card of {now.tenant} was removed"
     else:
-        after, words = replace(before, card=card), f"{now.tenant} pays with {card}"
+        after, words = _with(before, card), f"{now.tenant} pays with {card}"
     if after == before:
         return Decision(words=words)
-    operation = filed(p.account_id(now.tenant), account.revision, after, now.tenant, "payment")
-    return Decision((operation,), words)
+    name, revision = p.account_id(now.tenant), now.account.revision
+    return Decision((filed(name, revision, after, now.tenant, "payment"),), words)
+
+
+def _with(before: p.Account, card: p.Card) -> p.Account:
+    known = before.card
+    newer = (card.created, card.method)  # of two of one second, always the same one
+    older = known is not None and (known.created, known.method) > newer
+    return before if older or card.method in before.gone else replace(before, card=card)
+
+
+def _without(before: p.Account, removed: str) -> p.Account:
+    gone = before.gone
+    if removed not in gone:
+        gone = (*gone, removed)[-REMEMBERED:]
+    if before.card is None or before.card.method != removed:
+        return replace(before, gone=gone)
+    auto = before.auto
+    if auto is not None and not auto.off:
+        auto = replace(auto, off="the card was removed")
+    return replace(before, card=None, auto=auto, gone=gone)
 
 
 def filed(

@@ -9,7 +9,7 @@ number never reaches us. Pure; knows no provider and no store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -18,13 +18,15 @@ from avocado.billing.invoices import TaxSum
 
 class Card(msgspec.Struct, frozen=True):
     """A saved way to pay. ``method`` is the provider's id; ``brand`` is ``visa``, or the kind of
-    what is no card (``sepa_debit``); month and year of expiry are 0 where there is none."""
+    what is no card (``sepa_debit``); month and year of expiry are 0 where there is none;
+    ``created`` is Unix seconds."""
 
     method: str
     brand: str
     last4: str
     month: int = 0
     year: int = 0
+    created: int = 0
 
     def __str__(self) -> str:
         until = f", until {self.month:02d}/{self.year}" if self.year else ""
@@ -186,6 +188,7 @@ class Account(msgspec.Struct, frozen=True):
     """``payment/<tenant>``: who a customer is at the provider, and the card that it saved there.
 
     ``key`` was drawn once and makes the provider's customer once, whoever asks for it how often.
+    ``gone`` are the newest ways to pay that were removed: old news of them changes nothing.
     """
 
     provider: str
@@ -193,6 +196,7 @@ class Account(msgspec.Struct, frozen=True):
     payer: str = ""
     card: Card | None = None
     auto: AutoTopUp | None = None
+    gone: tuple[str, ...] = ()
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -340,6 +344,10 @@ def uncover_posting(posting: str) -> str:
     return f"uncover_{posting}"
 
 
+CRUMBS: Final = 1_000
+"""Nano-units that parts of a payment may be off by, together: far less than a coin."""
+
+
 def net_back(net: int, tax: int, returned: int, gross: int) -> int:
     """What leaves the wallet when ``gross`` goes back of a payment of ``net`` + ``tax``, of whose
     net ``returned`` went back before. At most what is left.
@@ -351,7 +359,7 @@ def net_back(net: int, tax: int, returned: int, gross: int) -> int:
         return 0
     whole = net + tax
     target = returned + tax * returned // net + gross
-    if target >= whole - 2:
+    if target >= whole - CRUMBS:
         return net - returned
     upper = -(-target * net // whole)
     fits = upper if upper + tax * upper // net <= target else upper - 1

@@ -11,9 +11,9 @@ It decides nothing itself: see ``events``, ``topup``, ``refunds`` and ``disputes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,31 +21,28 @@ from avocado.billing import auto_topup, events, refunds, topup
 from avocado.billing import payment as p
 from avocado.billing.auto_topup import ToppedUp
 from avocado.billing.events import ACTOR, Outcome
-from avocado.billing.invoices import TaxSum
+from avocado.billing.papers import Papers, catch_up
 from avocado.billing.provider import Checkout, Provider
-from avocado.billing.record import Do, Refusals, busy, file, read
+from avocado.billing.record import Do, busy, file, read
+from avocado.billing.standing import paid_by
 from avocado.billing.topup import TaxOf
-from avocado.billing.topups import topup_id
 from avocado.errors import Refused
 from avocado.ledger.reader import Reader
 from avocado.terms.money import Money
-
-Issue: TypeAlias = Callable[[str, str, tuple[TaxSum, ...] | None], object]
-"""(customer, deposit, taxes as they were quoted) → its invoice; the second time the same one."""
 
 ROUNDS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Payments:
-    """What belongs together for one ledger. ``issue`` makes the invoice of a top-up, right after it
-    was credited; what a crash leaves out, :meth:`issue_missing` makes up for."""
+    """What belongs together for one ledger. ``papers`` writes invoices of top-ups and credit notes
+    of refunds, right after the money moved; what a crash leaves out, :meth:`sync` makes up for."""
 
     provider: Provider
     reader: Reader
     do: Do
     tax: TaxOf
-    issue: Issue | None = None
+    papers: Papers | None = None
     minimum: int = 0
 
     # -- paying ------------------------------------------------------------------------------------
@@ -66,7 +63,7 @@ class Payments:
     def confirm(self, tenant: str, checkout: str) -> Outcome | None:
         """For the page that the customer returns to; None while nothing is paid."""
         found = topup.confirm_checkout(self.reader, self.do, self.provider, tenant, checkout)
-        return None if found is None else self._invoiced(found)
+        return None if found is None else self._written(found)
 
     def portal(self, tenant: str, return_url: str) -> str:
         """The address of the provider's page for a customer's cards."""
@@ -93,7 +90,7 @@ class Payments:
         done = auto_topup.run_auto(self.reader, self.do, self.provider, self.tax, now)
         for each in done:
             if each.deposit:
-                self._issue(each.tenant, each.deposit)
+                self.write(each.tenant)
         return done
 
     def collect(self, tenant: str, nanos: int, now: int) -> bool:
@@ -102,7 +99,7 @@ class Payments:
         done = auto_topup.collect(self.reader, self.do, self.provider, self.tax, tenant, nanos, now)
         if done is None or not done.deposit:
             return False
-        self._issue(tenant, done.deposit)
+        self.write(tenant)
         return True
 
     # -- what the provider tells -------------------------------------------------------------------
@@ -110,7 +107,7 @@ class Payments:
     def receive(self, body: bytes, signature: str | None) -> Outcome:
         """A webhook: raw body and ``Stripe-Signature``. ``status`` is what to answer."""
         found = events.receive(body, signature, self.provider, self.reader, self.do)
-        return self._invoiced(found)
+        return self._written(found)
 
     def replay(self, body: bytes) -> Outcome:
         """An event from a file that the operator trusts; no signature is asked for."""
@@ -122,39 +119,25 @@ class Payments:
         for event in self.provider.recent(since):
             yield self._event(event)
         yield from self.resume()
-        self.issue_missing()
+        for customer in self.reader.customers():
+            for words in self.write(customer.tenant):
+                yield Outcome(200, words, tenant=customer.tenant)
 
     def _event(self, event: p.Event) -> Outcome:
-        return self._invoiced(events.carry_out_event(event, self.provider, self.reader, self.do))
+        return self._written(events.carry_out_event(event, self.provider, self.reader, self.do))
 
-    def _invoiced(self, outcome: Outcome) -> Outcome:
-        """The credit stands; its invoice follows. If it can't be issued now, it is later."""
-        if outcome.deposit:
-            self._issue(outcome.tenant, outcome.deposit)
+    def _written(self, outcome: Outcome) -> Outcome:
+        """The money moved; its paper follows. What can't be written now is written later."""
+        if outcome.tenant and (outcome.changed or outcome.deposit):
+            self.write(outcome.tenant)
         return outcome
 
-    def _issue(self, tenant: str, deposit: str) -> bool:
-        if self.issue is None:
-            return False
-        quoted = read(self.reader, p.taxes_id(deposit), p.Quote)
-        try:
-            self.issue(tenant, deposit, quoted.value.taxes if quoted is not None else None)
-        except Refusals:
-            return False
-        return True
-
-    def issue_missing(self) -> int:
-        """Issues the invoices of top-ups that have none; returns how many."""
-        made = 0
-        for tenant in [each.tenant for each in self.reader.customers()]:
-            sql = (
-                "SELECT id FROM posting WHERE tenant = ? AND kind = 'Deposited'"
-                " AND substr(id, 1, 4) = 'pay_' ORDER BY seq"
-            )
-            for deposit in [str(row[0]) for row in self.reader.rows(sql, (tenant,))]:
-                if self.reader.document(topup_id(tenant, deposit)) is None:
-                    made += self._issue(tenant, deposit)
-        return made
+    def write(self, tenant: str) -> tuple[str, ...]:
+        """Writes the invoices and credit notes that a customer's card payments lack; returns why
+        some could not be written."""
+        if self.papers is None:
+            return ()
+        return catch_up(self.reader, self.papers, tenant)
 
     # -- money that goes back ----------------------------------------------------------------------
 
@@ -169,7 +152,10 @@ class Payments:
     ) -> p.Return:
         """Back to the card, and out of the ledger; see :func:`refunds.refund`."""
         asked = refunds.Asked(payment, reason, actor, gross, forced)
-        return refunds.refund(self.reader, self.do, self.provider, asked, name)
+        done = refunds.refund(self.reader, self.do, self.provider, asked, name)
+        if (paid := paid_by(self.reader, payment)) is not None:
+            self.write(paid.tenant)
+        return done
 
     def resume(self) -> Iterator[Outcome]:
         """Takes up refunds that were cut off."""

@@ -97,8 +97,8 @@ def gross_of(paid: Paid, net: int, step: int) -> int:
     """The most that can go back to the card for ``net`` of what is left, in whole steps."""
     upto = min(paid.returned + net, paid.net)
     taxes = paid.tax * upto // paid.net - paid.tax * paid.returned // paid.net
-    # What went back before may be a nano-unit off its coins (``payment.net_back``).
-    return (upto - paid.returned + taxes + 2) // step * step
+    # What went back before may be some nano-units off its coins (``payment.net_back``).
+    return (upto - paid.returned + taxes + p.CRUMBS) // step * step
 
 
 def carry_on(reader: Reader, do: Do, provider: Provider, name: str) -> p.Return:

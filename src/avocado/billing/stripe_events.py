@@ -138,6 +138,7 @@ def card_of(method: dict[str, Any]) -> Card:
         last4=str(details.get("last4") or "")[:4],
         month=int(details.get("exp_month") or 0),
         year=int(details.get("exp_year") or 0),
+        created=int(method.get("created") or 0),
     )
 
 

@@ -169,8 +169,9 @@ class StripeProvider:
             "amount": s.to_minor(gross, currency),
             "metadata": {s.REFUND: ours},
         }
+        key = {"idempotency_key": f"refund-{payment}-{ours}"}
         with _asking():
-            made = self._client.v1.refunds.create(params, {"idempotency_key": f"refund-{ours}"})  # type: ignore[arg-type]
+            made = self._client.v1.refunds.create(params, key)  # type: ignore[arg-type]
         what = s.refund_of(made.to_dict())
         if isinstance(what, RefundFailed):
             raise ProviderRefused(f"the refund failed at Stripe: {what.reason}")
