@@ -6,13 +6,13 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from avocado.billing.daybook import FILE
-from avocado.cli.book import writing
+from avocado.cli.lanes import writing_at_once
 from avocado.console.key_box import KeyBox
 from avocado.console.store import open_store, place_of
 from avocado.console.threads import Threads
@@ -50,7 +50,10 @@ class Console:
         self.by_mail = Throttle(burst=3, seconds=600)
         self.playground = KeyBox()
         self._secret = hmac.digest(workspace.pepper(), b"console", "sha256")
-        self._writing = threading.Lock()
+        self._lock = threading.Lock()
+        self._writers = 0
+        self._stack = ExitStack()
+        self._do: Submit | None = None
         self.stopping = threading.Event()
         """Set when the process is to end: streams end by themselves."""
         open_store(self.place).close()
@@ -90,10 +93,22 @@ class Console:
 
     @contextmanager
     def writing(self) -> Iterator[Submit]:
-        """``do(operation) -> result``. One thread of this process at a time: without a running
-        server it is this process that opens the book."""
-        with self._writing, writing(self.workspace) as do:
+        """``do(operation) -> result``, for one thread or several at once. Without a running server
+        it is this process that opens the book, once for all of its threads that write just now."""
+        with self._lock:
+            if self._writers == 0:
+                self._do = self._stack.enter_context(writing_at_once(self.workspace))
+            self._writers += 1
+            do = self._do
+        assert do is not None
+        try:
             yield do
+        finally:
+            with self._lock:
+                self._writers -= 1
+                if self._writers == 0:
+                    self._do = None
+                    self._stack.close()
 
     def close(self) -> None:
         self.stopping.set()

@@ -79,6 +79,16 @@ class Formats:
 
         return str(format_date(_when(at).date(), "medium", locale=self.locale))
 
+    def iso_day(self, at: int) -> str:
+        """``2026-11-03``, UTC; ``at`` in ns."""
+        return _when(at).date().isoformat()
+
+    def date(self, day: str) -> str:
+        """``2026-11-03`` as the language writes it."""
+        from babel.dates import format_date
+
+        return str(format_date(datetime.fromisoformat(day), "medium", locale=self.locale))
+
     def time(self, at: int) -> str:
         """A date and time, UTC; ``at`` in ns."""
         from babel.dates import format_datetime
@@ -131,7 +141,8 @@ class Formats:
 
 
 FILTERS: Final = tuple(
-    "money exact number fixed compact percent day time short_day month ago bytes duration".split()
+    "money exact number fixed compact percent day date time short_day month ago bytes"
+    " duration".split()
 )
 """Methods of :class:`Formats` that templates have as filters."""
 

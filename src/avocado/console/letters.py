@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import smtplib
 from dataclasses import dataclass
 
 from avocado.billing import mail
-from avocado.configuration import Config, MailConfig
+from avocado.cli.billing import mail_server
+from avocado.configuration import Config
 from avocado.console.console import Console
 from avocado.console.links import LIFETIMES, Kind
 from avocado.console.words import Speaker
@@ -59,33 +59,16 @@ def send(console: Console, letter: Letter) -> None:
     Raises:
         Refused: there is no ``[mail]``, or its server did not take it.
     """
-    config = console.workspace.config.mail
     require_mail(console.workspace.config)
-    assert config is not None
-    server = mail_server(config)
+    server = mail_server(console.workspace)
+    assert server is not None
     message = mail.compose(
         server, secrets.token_hex(16), letter.to, letter.subject, letter.text, console.clock()
     )
     try:
         mail.send(server, message)
     except (OSError, smtplib.SMTPException) as error:
-        raise Refused(f"the mail server at {config.host} did not take it: {error}") from error
-
-
-def mail_server(config: MailConfig) -> mail.MailServer:
-    """``[mail]`` with its password from the environment.
-
-    Raises:
-        Refused: the variable that it names is not set.
-    """
-    password = None
-    if config.password_variable is not None:
-        password = os.environ.get(config.password_variable)
-        if password is None:
-            raise Refused(f"[mail] password_variable: {config.password_variable} is not set")
-    return mail.MailServer(
-        config.host, config.sender, config.port, config.security, config.username, password
-    )
+        raise Refused(f"the mail server at {server.host} did not take it: {error}") from error
 
 
 def send_soon(console: Console, letter: Letter) -> None:

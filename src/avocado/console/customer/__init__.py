@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from avocado.console.customer import keys, members, overview, playground, snippets, usage
+from avocado.console.customer import (
+    billing,
+    invoices,
+    keys,
+    limits,
+    members,
+    overview,
+    paying,
+    playground,
+    profile,
+    snippets,
+    usage,
+)
 from avocado.console.page import Pages
 
 PAGES: tuple[Pages, ...] = (
@@ -11,5 +23,10 @@ PAGES: tuple[Pages, ...] = (
     snippets.PAGES,
     playground.PAGES,
     usage.PAGES,
+    billing.PAGES,
+    invoices.PAGES,
+    profile.PAGES,
+    paying.PAGES,
+    limits.PAGES,
     members.PAGES,
 )
