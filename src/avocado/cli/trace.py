@@ -202,7 +202,7 @@ class Found:
     unread: str | None = None
 
 
-def _look_through(workspace: Workspace) -> Found:
+def look_through(workspace: Workspace) -> Found:
     """Every file against its manifest, every release against its signature."""
     from importlib.util import find_spec
 
@@ -282,7 +282,7 @@ def verify(out: Output, deep: bool, book: Path | None) -> None:
     """
     workspace = workspace_here()
     checks = _prove(book or workspace.ledger, deep) if book or workspace.has_ledger else []
-    found = Found([]) if book else _look_through(workspace)
+    found = Found([]) if book else look_through(workspace)
     altered, policies = ([], 0) if book else _altered_policies(workspace)
     doubtful, attested = ([], 0) if book else _altered_attestations(workspace)
     for check in checks:

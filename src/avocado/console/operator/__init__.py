@@ -1,7 +1,42 @@
-"""The operator's pages. A file of pages is named here."""
+"""The operator's pages: the business, the models, the money, and that all of it is true.
 
-from __future__ import annotations
+Which of the operator's people may open which page stands in ``doors``; how a change asks first and
+is put on record, in ``acting``.
+"""
 
-from avocado.console.page import Pages
+from avocado.console.operator import (
+    auditing,
+    caring,
+    customers,
+    invoicing,
+    money,
+    overview,
+    paying,
+    planning,
+    proving,
+    releasing,
+    scorecards,
+    selling,
+    settings,
+    training,
+)
 
-PAGES: tuple[Pages, ...] = ()
+PAGES = tuple(
+    each.PAGES
+    for each in (
+        overview,
+        money,
+        customers,
+        caring,
+        invoicing,
+        paying,
+        planning,
+        training,
+        scorecards,
+        releasing,
+        selling,
+        auditing,
+        proving,
+        settings,
+    )
+)

@@ -136,3 +136,8 @@ def read_amount(visit: Visit, name: str) -> Money:
         return Money.parse(text, currency_of(visit))
     except MoneyError as error:
         raise Refused(str(error)) from error
+
+
+def decimal(nanos: int, currency: str) -> str:
+    """An amount as it is typed: plain digits."""
+    return Money(nanos, currency).decimal()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from avocado.cli import lineups
 from avocado.console.operator.acting import ask_first, reason_of, record
 from avocado.console.operator.doors import DOORS
-from avocado.console.operator.money import read_amount
+from avocado.console.operator.money import decimal, read_amount
 from avocado.console.page import Nav, NotFound, Pages, Redirect, Reply, Values, Visit
 from avocado.errors import Refused
 from avocado.lineage import short
@@ -88,6 +88,7 @@ def offer(visit: Visit) -> Values:
         ],
         "may_sell": visit.who.role in DOORS["sell"],
         "drawn": _drawn(visit, found),
+        "decimal": decimal,
     }
 
 
