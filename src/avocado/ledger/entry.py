@@ -271,12 +271,16 @@ def seal(before: bytes, seq: int, at: int, body: bytes) -> bytes:
     return hashlib.sha256(b"%b%d %d %b" % (before, seq, at, body)).digest()
 
 
+_OF_KEYS: Final = (KeyAdded, KeyRevoked)
+_OF_CUSTOMERS: Final = (CustomerOpened, CreditLimitSet, SpendLimitSet, CustomerFrozen)
+
+
 def labels(entry: AnyEntry) -> tuple[str, str, str]:
     """(kind, id, tenant) of an entry, as the journal's columns show them."""
     if isinstance(entry, PricePublished):
         return "PricePublished", entry.version, ""
-    if isinstance(entry, KeyAdded | KeyRevoked):
+    if isinstance(entry, _OF_KEYS):
         return type(entry).__name__, entry.key_id, entry.tenant
-    if isinstance(entry, CustomerOpened | CreditLimitSet | SpendLimitSet | CustomerFrozen):
+    if isinstance(entry, _OF_CUSTOMERS):
         return type(entry).__name__, entry.tenant, entry.tenant
     return type(entry).__name__, entry.id, entry.tenant

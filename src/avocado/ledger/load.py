@@ -7,6 +7,7 @@ because a settlement's hold has to be known before its customer is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from avocado.ledger import book, transfer
 from avocado.ledger import operation as o
@@ -29,13 +30,16 @@ from avocado.ledger.rows import (
 )
 from avocado.ledger.state import State
 
+_ENDS: Final = (o.Settle, o.Void, book.Close)
+_POSTED: Final = (o.Deposit, o.Grant, o.Bill, o.Adjust)
+
 
 def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
     """Fills ``state`` with what deciding ``operations`` at ``at`` (ns) will look at."""
     placed = [op for op in operations if isinstance(op, o.Hold)]
-    ended = [op.hold for op in operations if isinstance(op, o.Settle | o.Void | book.Close)]
+    ended = [op.hold for op in operations if isinstance(op, _ENDS)]
     noted = [op.hold for op in operations if isinstance(op, o.Progress)]
-    posted = [op for op in operations if isinstance(op, o.Deposit | o.Grant | o.Bill | o.Adjust)]
+    posted = [op for op in operations if isinstance(op, _POSTED)]
     state.prefetch(HoldRow, [*(op.id for op in placed), *ended, *noted])
     state.prefetch(
         Promise, [f"{op.tenant}/{op.idempotency_key}" for op in placed if op.idempotency_key]

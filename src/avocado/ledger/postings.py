@@ -13,12 +13,12 @@ from avocado.ledger import entry as e
 from avocado.ledger import errors, transfer
 from avocado.ledger import operation as o
 from avocado.ledger.holds import Now, available, balance_of, customer_of
+from avocado.ledger.projection import Posted
 from avocado.ledger.rows import OPEN, Customer, DocumentRow, HoldRow, Posting
 from avocado.ledger.state import State
 from avocado.terms.money import MAX_NANOS
 
 Incoming: TypeAlias = o.Deposit | o.Grant | o.Bill | o.Refund | o.Adjust
-Posted: TypeAlias = e.Deposited | e.Granted | e.Billed | e.Refunded | e.Adjusted
 
 
 def check_amount(amount: int, least: int = 1) -> None:

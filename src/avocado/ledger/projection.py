@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,7 @@ from avocado.ledger.rows import (
     GrantRow,
     HoldRow,
     Key,
+    Movement,
     Posting,
     Price,
     Promise,
@@ -39,6 +40,9 @@ from avocado.terms.price import PriceSheet
 
 if TYPE_CHECKING:
     from avocado.ledger.state import State
+
+
+Posted: TypeAlias = e.Deposited | e.Granted | e.Billed | e.Refunded | e.Adjusted
 
 
 # -- counters --------------------------------------------------------------------------------------
@@ -154,7 +158,7 @@ def price(state: State, entry: e.PricePublished, seq: int, at: int) -> None:
 
 def posting(
     state: State,
-    entry: e.Deposited | e.Granted | e.Billed | e.Refunded | e.Adjusted,
+    entry: Posted,
     content: str,
     seq: int,
 ) -> None:
@@ -163,6 +167,12 @@ def posting(
     if isinstance(entry, e.Deposited):
         row.tax, row.pays = entry.tax, entry.pays or ""
     state.add(row)
+    moved(state, entry, seq, 0)
+
+
+def moved(state: State, entry: Posted | e.GrantExpired, seq: int, at: int) -> None:
+    """Notes an entry of money that is no hold; the legs do the rest."""
+    state.add(Movement(seq, entry.tenant))
 
 
 def deposited(state: State, entry: e.Deposited, seq: int, at: int) -> None:
@@ -390,7 +400,7 @@ APPLY: Final[dict[type[e.Entry], Callable[[State, Any, int, int], None]]] = {
     e.PricePublished: price,
     e.Deposited: deposited,
     e.Granted: granted,
-    e.GrantExpired: nothing,
+    e.GrantExpired: moved,
     e.Billed: billed,
     e.CustomerFrozen: frozen,
     e.AllowanceGiven: allowed,

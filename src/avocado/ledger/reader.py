@@ -25,7 +25,6 @@ from avocado.ledger.rows import (
     Price,
     R,
 )
-from avocado.ledger.schema import MONEY_KINDS
 from avocado.ledger.views import Allowance as Allowance
 from avocado.ledger.views import Balance as Balance
 from avocado.ledger.views import Charge as Charge
@@ -153,8 +152,8 @@ class Reader:
         """Journal entries that moved a customer's money and are no holds, ``after`` < seq ≤
         ``until``: Deposited, Granted, GrantExpired, Billed, Refunded, Adjusted."""
         sql = (
-            "SELECT seq, at, body FROM journal WHERE tenant = ? AND seq > ? AND seq <= ?"  # noqa: S608
-            f" AND {MONEY_KINDS} ORDER BY seq"
+            "SELECT j.seq, j.at, j.body FROM movement m JOIN journal j ON j.seq = m.seq"
+            " WHERE m.tenant = ? AND m.seq > ? AND m.seq <= ? ORDER BY m.seq"
         )
         for seq, at, body in self.rows(sql, (tenant, after, until)):
             yield Record(int(seq), int(at), e.decode(bytes(body)))

@@ -56,12 +56,7 @@ _VOLUME = """
 ALTER TABLE hold ADD COLUMN volume INTEGER NOT NULL DEFAULT 0;
 """
 
-MONEY_KINDS: Final = (
-    "kind IN ('Deposited', 'Granted', 'GrantExpired', 'Billed', 'Refunded', 'Adjusted')"
-)
-"""Journal entries that move money and are no holds; the index below holds exactly these."""
-
-_BILLING = f"""
+_BILLING = """
 ALTER TABLE customer ADD COLUMN frozen TEXT NOT NULL DEFAULT '';
 ALTER TABLE customer ADD COLUMN allowed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE posting ADD COLUMN tax INTEGER NOT NULL DEFAULT 0;
@@ -86,7 +81,10 @@ CREATE TABLE allowance (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, tokens INTEGE
   CHECK (tokens = free + reserved + used + expired));
 CREATE INDEX allowance_tenant ON allowance (tenant);
 CREATE INDEX allowance_due ON allowance (expires) WHERE closed = 0;
-CREATE INDEX journal_money ON journal (tenant, seq) WHERE {MONEY_KINDS};
+CREATE TABLE movement (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL);
+CREATE INDEX movement_tenant ON movement (tenant, seq);
+INSERT INTO movement SELECT seq, tenant FROM journal
+  WHERE kind IN ('Deposited', 'Granted', 'GrantExpired', 'Refunded', 'Adjusted');
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _VOLUME, _BILLING)

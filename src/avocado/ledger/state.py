@@ -23,6 +23,7 @@ from avocado.ledger.rows import (
     GrantRow,
     HoldRow,
     Key,
+    Movement,
     Posting,
     Promise,
     R,
@@ -172,7 +173,7 @@ class State:
                 holds.pop(key, None)
         for changed in self.touched.values():
             changed.clear()
-        for kind in (Posting, Promise, DocumentRow, Filing):
+        for kind in (Posting, Movement, Promise, DocumentRow, Filing):
             self.rows[kind].clear()
         self.visited.clear()
         self.written.clear()

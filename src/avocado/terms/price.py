@@ -157,6 +157,12 @@ class PriceSheet:
             usage.completion - usage.reasoning,
             usage.reasoning,
         )
+        if not covered:
+            return [
+                (kind, tokens, self.price_of(kind, batch, volume))
+                for kind, tokens in zip(KINDS, counts, strict=True)
+                if tokens
+            ]
         parts = []
         for kind, tokens in zip(KINDS, counts, strict=True):
             free = min(tokens, covered)
