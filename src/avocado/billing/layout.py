@@ -11,9 +11,8 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Final
 
-import msgspec
-
 from avocado.billing.invoices import Buyer, CreditNoteDocument, DocumentLine, InvoiceDocument
+from avocado.billing.layout_page import Fact, Figure, Group, Page, Payment, Row, SumRow
 from avocado.billing.wording import Wording, decimals
 from avocado.terms.money import NANO
 
@@ -21,80 +20,6 @@ AnyDocument = InvoiceDocument | CreditNoteDocument
 _POSTCODE_LAST: Final = frozenset("AU CA GB IE IN NZ SG US ZA".split())
 _RATE: Final = 10_000
 """Tax rates are millionths; a per cent is so many of them."""
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """A label and what it says."""
-
-    label: str
-    text: str
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A number, and the figures that it lacks at its end to stand point under point."""
-
-    text: str = ""
-    pad: str = ""
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One line of the table. ``detail`` stands small below the item."""
-
-    item: str
-    amount: Figure
-    detail: str = ""
-    tokens: Figure = Figure()
-    price: Figure = Figure()
-
-
-class Group(msgspec.Struct, frozen=True):
-    """Rows of one model; its title is said again where the table goes on on the next page."""
-
-    title: str
-    detail: str
-    lines: tuple[Row, ...]
-
-
-class SumRow(msgspec.Struct, frozen=True):
-    """A row below the table. ``kind``: plain, quiet, total or due."""
-
-    label: str
-    amount: Figure
-    kind: str = "plain"
-
-
-class Payment(msgspec.Struct, frozen=True):
-    """How to pay, or that nothing is to be paid. ``code`` asks for a payment code (EPC069-12)."""
-
-    title: str
-    text: str
-    facts: tuple[Fact, ...] = ()
-    code: bool = False
-    scan: str = ""
-
-
-class Page(msgspec.Struct, frozen=True):
-    """All that is printed."""
-
-    language: str
-    title: str
-    number: str
-    issued: date
-    seller: str
-    seller_line: str
-    contact: tuple[str, ...]
-    recipient: tuple[str, ...]
-    facts: tuple[Fact, ...]
-    intro: str
-    columns: tuple[str, ...]
-    groups: tuple[Group, ...]
-    empty: str
-    sums: tuple[SumRow, ...]
-    notes: tuple[str, ...]
-    remarks: tuple[str, ...]
-    payment: Payment
-    footer: tuple[tuple[str, ...], ...]
-    page: str
 
 
 def lay_out(document: AnyDocument, number: str) -> Page:
@@ -345,15 +270,18 @@ def _tax_name(document: AnyDocument, tax: object, words: Wording) -> str:
 def _remarks(document: AnyDocument, words: Wording) -> tuple[str, ...]:
     said = list(document.notes)
     if isinstance(document, InvoiceDocument) and document.type == "usage":
-        account = (document.prepaid_before, document.deposited, document.prepaid_nanos)
-        if any(account):
-            names = ("before", "deposited", "used", "after")
-            sums = (*account, document.prepaid_after)
-            places = {
-                name: words.money(nanos, document.currency)
-                for name, nanos in zip(names, sums, strict=True)
-            }
-            said.append(words.say("prepaid-account", **places))
+        account = {
+            "before": document.prepaid_before,
+            "deposited": document.deposited,
+            "adjusted": document.adjusted,
+            "used": document.prepaid_nanos,
+            "after": document.prepaid_after,
+        }
+        if any(account.values()):
+            key = "prepaid-account-adjusted" if document.adjusted else "prepaid-account"
+            said.append(
+                words.say(key, **{k: words.money(v, document.currency) for k, v in account.items()})
+            )
         if _digits(document) > document.digits:
             said.append(words.say("exactness"))
     return tuple(said)

@@ -1,4 +1,4 @@
-"""PDF: documents as archivable paper (PDF/A-3a, tagged for screen readers), and as Factur-X.
+"""PDF: documents as archivable paper for every reader (PDF/A-3a and PDF/UA-1), and as Factur-X.
 
 Typst sets the page of ``layout.py`` by ``layout.typ``; fonts are embedded as subsets. Latin, Greek
 and Cyrillic letters are Source Sans 3, from PyPI; Chinese, Japanese and Korean ones Noto Sans, from
@@ -8,6 +8,7 @@ printed as ``?``, except where the reader would miss the customer's name: those 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from decimal import Decimal
 from functools import cache
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from avocado.billing.invoices import InvoiceDocument
-from avocado.billing.layout import AnyDocument, Page, lay_out
+from avocado.billing.layout import AnyDocument, lay_out
+from avocado.billing.layout_page import Page
 from avocado.errors import Refused
 
 if TYPE_CHECKING:
@@ -33,13 +35,17 @@ _FAMILIES: Final = (
     "Noto Sans",
     "DejaVu Sans",
 )
-_EAST_ASIAN: Final = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH")
+_EAST_ASIAN: Final = (range(0x3041, 0x3100), range(0x4E00, 0x9FA6), range(0xAC00, 0xD7A4))
+"""Kana, the Chinese characters of Unicode 1.1 and Hangul: every font for these languages has its
+own of them; rarer characters may be in none."""
 _MISSING: Final = "could not be displayed"
 """How Typst says that no font has a sign."""
+_ESCAPE: Final = re.compile(r"\\u\{([0-9a-f]+)\}|\\(.)")
+"""How Rust writes a sign that is not printable, and a quotation mark, in a text."""
 
 
 def render_pdf(document: AnyDocument, number: str) -> bytes:
-    """The document as PDF/A-3a. ``number`` is how its number is written: ``AV-2026-000123``.
+    """The document as PDF/A-3a and PDF/UA-1. ``number`` is as it is written: ``AV-2026-000123``.
 
     The same document gives the same bytes, as long as fonts and Typst stay the same.
 
@@ -99,7 +105,7 @@ def set_page(page: Page, code: str = "") -> bytes:
                 _template(),
                 font_paths=_fonts(),
                 sys_inputs={"view": msgspec.json.encode(view).decode()},
-                pdf_standards=["a-3a"],
+                pdf_standards=["a-3a", "ua-1"],
                 timestamp=_midnight(page),
             )
         except typst.TypstError as error:
@@ -140,8 +146,8 @@ def _missing(error: TypstError) -> str:
     if _MISSING not in error.message or '`"' not in error.message:
         raise error
     quoted = error.message.split('`"', 1)[1].split('"`', 1)[0]
-    signs = quoted.encode("ascii", "backslashreplace").decode("unicode_escape")
-    if any(unicodedata.name(sign, "").startswith(_EAST_ASIAN) for sign in signs):
+    signs = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], quoted)
+    if any(ord(sign) in block for sign in signs for block in _EAST_ASIAN):
         raise Refused(
             f"this document needs {signs!r}, and no font here has it: pip install "
             "'avocado-llm[chinese]' for Chinese, or install your system's Noto Sans CJK fonts "
@@ -151,8 +157,22 @@ def _missing(error: TypstError) -> str:
 
 
 def _without(texts: Any, signs: str) -> Any:
+    """The texts without these signs, or, where that changes nothing, without marks and joiners:
+    Typst names the letter before a mark that its font cannot set on it.
+
+    Raises:
+        Refused: that changes nothing either.
+    """
     table = {ord(sign): "?" for sign in signs}
-    return _each(texts, lambda text: text.translate(table))
+    for change in (lambda text: text.translate(table), _unmarked):
+        changed = _each(texts, change)
+        if changed != texts:
+            return changed
+    raise Refused(f"no font here can print {signs!r}, which this document needs")
+
+
+def _unmarked(text: str) -> str:
+    return "".join(sign for sign in text if unicodedata.category(sign) not in ("Mn", "Me", "Cf"))
 
 
 def _printable(texts: Any) -> Any:
