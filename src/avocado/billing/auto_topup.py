@@ -68,11 +68,6 @@ def set_auto(
     return change_account(reader, do, tenant, change, actor)
 
 
-def stop_auto(reader: Reader, do: Do, tenant: str, actor: str) -> p.Account:
-    """Turns automatic top-ups off. Raises Refused if the customer has no payment account."""
-    return change_account(reader, do, tenant, lambda account: replace(account, auto=None), actor)
-
-
 def attempts(reader: Reader, tenant: str) -> list[tuple[int, Stored[p.Attempt]]]:
     """A customer's automatic top-ups in order, each with the time at which it last changed, ns."""
     documents = list(reader.documents("auto-topup", tenant))

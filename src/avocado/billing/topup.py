@@ -148,3 +148,8 @@ def change_account(
         if after == stored.value or _file_account(do, tenant, after, stored.revision, actor):
             return after
     raise busy(f"the payment account of {tenant}")
+
+
+def stop_auto(reader: Reader, do: Do, tenant: str, actor: str) -> p.Account:
+    """Turns automatic top-ups off. Raises Refused if the customer has no payment account."""
+    return change_account(reader, do, tenant, lambda account: replace(account, auto=None), actor)

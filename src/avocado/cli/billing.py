@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from avocado.ledger.reader import Reader
 
 CLERK = "clerk"
+Collect = Callable[[str, int], object]
 
 
 def seller_name(workspace: Workspace) -> str:
@@ -90,6 +91,7 @@ class Clerk:
             seller=seller_name(workspace),
             send=send,
             entitle=lambda people: entitle(workspace, people, CLERK),
+            collect=_collector(workspace, reader, do, now),
             chores=tuple(chores),
         )
 
@@ -114,16 +116,30 @@ class Clerk:
 
 
 def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Done]:
-    from avocado.billing.topup import run_auto
-    from avocado.cli.payments import provider_of, tax_of
+    from avocado.billing.provider import PaymentsOff
+    from avocado.cli.payments import payments_of
 
-    provider = provider_of(workspace)
-    if provider is None:
+    try:
+        payments = payments_of(workspace, reader, do)
+    except PaymentsOff:
         return []
     return [
-        Done(f"top-up {each.state}", each.tenant, each.words)
-        for each in run_auto(reader, do, provider, tax_of(workspace, reader), now)
+        Done(f"top-up {each.state}", each.tenant, each.words) for each in payments.top_up_due(now)
     ]
+
+
+def _collector(workspace: Workspace, reader: Reader, do: Do, now: int) -> Collect | None:
+    """Charges a saved card for a fee, where payments are on."""
+    from avocado.billing.provider import PaymentsOff
+    from avocado.cli.payments import payments_of
+
+    if workspace.config.payments is None:
+        return None
+    try:
+        payments = payments_of(workspace, reader, do)
+    except PaymentsOff:
+        return None
+    return lambda tenant, nanos: payments.collect(tenant, nanos, now)
 
 
 @click.group()
