@@ -61,7 +61,11 @@ class _Part(msgspec.Struct):
     taxable_amount: int
     taxability_reason: str
     inclusive: bool = False
-    tax_rate_details: _Rate = _Rate()
+    tax_rate_details: _Rate | None = None
+
+    @property
+    def rate(self) -> _Rate:
+        return self.tax_rate_details or _Rate()
 
 
 class _Calculation(msgspec.Struct):
@@ -160,7 +164,7 @@ def _sums(sale: Sale, made: _Calculation) -> tuple[TaxSum, ...]:
 
 
 def _sum(part: _Part, base: int, note: str, sale: Sale) -> TaxSum:
-    rate = part.tax_rate_details
+    rate = part.rate
     category = _CATEGORIES.get(part.taxability_reason, "S" if part.amount else "O")
     code = "reverse-charge" if category == "AE" else "stripe"
     country = rate.country or sale.buyer.country
@@ -169,7 +173,7 @@ def _sum(part: _Part, base: int, note: str, sale: Sale) -> TaxSum:
 
 
 def _millionths(part: _Part) -> int:
-    return int(Decimal(part.tax_rate_details.percentage_decimal or "0") * (MILLION // 100))
+    return int(Decimal(part.rate.percentage_decimal or "0") * (MILLION // 100))
 
 
 def _message(body: bytes) -> str:
