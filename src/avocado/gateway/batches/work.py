@@ -38,12 +38,19 @@ AHEAD: Final = 64
 """Lines that are looked up together."""
 TRIES: Final = 3
 """How often an engine may fail at a line before that is its answer."""
-AGAIN_SECONDS: Final = (0.2, 5.0)
-"""How long a line waits that was put off, at first and at most."""
+TRIES_AWAY: Final = 20
+"""The same where it may be the engine that is at fault: no other line has succeeded either."""
+AGAIN_SECONDS: Final = 0.2
+"""How long a line waits that is put off for the first time; it doubles each time."""
+AGAIN_SOON, AGAIN_LATE = 5.0, 60.0
+"""How long it waits at most, for a place or for an engine that is away."""
+RICH: Final = 16
+"""Lines that are paid one after another before several run at once again."""
 POLL_SECONDS: Final = 0.05
 LATER: Final = frozenset((0, 408, 429, 503))
 """Answers that say: not now. The line is none the worse for them."""
 FAILURES: Final = frozenset((500, 504))
+AWAY: Final = "engine_error"
 
 
 class Work:
@@ -57,10 +64,15 @@ class Work:
         self._put_by: list[tuple[float, int, LineRow]] = []
         """Lines that were put off, by the time at which they are due."""
         self._waits: dict[int, float] = {}
+        self._paid = 0
+        self._paid_before: dict[int, int] = {}
+        """How many lines were paid when an engine failed at a line for the first time."""
         self._poor = 0
-        """How often a line was refused for lack of money since the last one that was paid. From
-        the first on lines run one at a time: what others hold may be all that is missing. The
-        third time, and each one after it, is final."""
+        """How often a line alone was refused for lack of money since the last one that was paid.
+        The third time, and each one after it, is final."""
+        self._alone = 0
+        """How many more lines have to run one at a time: what others hold may be all that is
+        missing."""
         self._ended = asyncio.Event()
         """A line has ended, so a place may be free."""
 
@@ -135,7 +147,7 @@ class Work:
             await asyncio.sleep(0)  # whoever waits for an answer comes first
 
     def _place(self, line: LineRow) -> str | None:
-        return None if self._poor and self._running else self._means.places.take(line.model)
+        return None if self._alone and self._running else self._means.places.take(line.model)
 
     def _raise_failures(self) -> None:
         for task in [task for task in self._running if task.done()]:
@@ -181,6 +193,8 @@ class Work:
             await exchange.refuse(error)
         if exchange.status == 200:
             self._poor, self._taken.paused = 0, None
+            self._paid += 1
+            self._alone = max(0, self._alone - 1)
             await self._end(line, DONE, exchange)
         elif exchange.kept:
             await self._settle(line.line)
@@ -193,25 +207,34 @@ class Work:
         error, status = exchange.error, exchange.status
         if error is not None and error.code == KEY_IN_USE:
             await self._known(line, exchange, error)
-        elif status == 402 and not self._is_final():
-            self._put_off(line)
-        elif status in LATER:
-            if status == 503 and error is not None:
-                self._taken.paused = error.message
-            self._put_off(line)
-        elif status in FAILURES and line.tries + 1 < TRIES:
+        elif status == 402 and not self._is_too_poor():
+            self._put_off(line, AGAIN_SECONDS)
+        elif (status in FAILURES or (error and error.code == AWAY)) and self._may_try(line, status):
             row = self._taken.row
             await self._store.do(stored_lines.again, row, line.line)
             fresh = await self._store.do(stored_lines.line_of, row.id, line.line)
-            self._put_off(fresh or line)
+            self._put_off(fresh or line, AGAIN_LATE)
+        elif status in LATER and not (error and error.code == AWAY):
+            if status == 503 and error is not None:
+                self._taken.paused = error.message
+            self._put_off(line)
         else:
             await self._end(line, FAILED, exchange)
 
-    def _is_final(self) -> bool:
+    def _may_try(self, line: LineRow, status: int) -> bool:
+        """Whether a line at which an engine failed is tried again. An engine that is away fails at
+        all of them, and that is no line's fault."""
+        before = self._paid_before.setdefault(line.line, self._paid)
+        at_fault = status in FAILURES or self._paid > before
+        return line.tries + 1 < (TRIES if at_fault else TRIES_AWAY)
+
+    def _is_too_poor(self) -> bool:
         """Whether there is too little money for a line, and not just too much of it on hold."""
-        alone = len(self._running) == 1
-        self._poor = self._poor + 1 if alone else max(self._poor, 1)
-        return alone and self._poor > 2
+        self._alone = RICH
+        if len(self._running) > 1:
+            return False
+        self._poor += 1
+        return self._poor > 2
 
     async def _known(self, line: LineRow, exchange: LineExchange, error: ApiError) -> None:
         """The ledger has a hold for this line: of a process that died, or that still runs it."""
@@ -225,9 +248,9 @@ class Work:
             log.error("batch %s line %d was charged and its answer is gone", row.id, line.line)
             await self._end(line, FAILED, exchange)
 
-    def _put_off(self, line: LineRow) -> None:
-        first, most = AGAIN_SECONDS
-        wait = self._waits[line.line] = min(2 * self._waits.get(line.line, first / 2), most)
+    def _put_off(self, line: LineRow, most: float = AGAIN_SOON) -> None:
+        wait = min(2 * self._waits.get(line.line, AGAIN_SECONDS / 2), most)
+        self._waits[line.line] = wait
         heapq.heappush(self._put_by, (time.monotonic() + wait, line.line, line))
 
     async def _end(self, line: LineRow, state: str, exchange: LineExchange) -> None:
