@@ -191,7 +191,7 @@ _BLANK: Final[dict[str, object]] = {
 def _fill(sub: Subscription, terms: Fee, fee: int, since: date, ends: date) -> Subscription:
     """Puts the operations of the days [since, ends) into ``todo``: what is the whole period's goes
     in by the share of its days."""
-    key = f"{sub.tenant}/{sub.count}/{sub.began}" + (f"/{sub.moves}" if sub.moves else "")
+    key = f"{sub.tenant}/{sub.count}/{sub.began}/{sub.moves}"
     word, expires = item(sub.plan, sub.version), start_of(ends)
     part = split(fee, sub.began, ends, since)[1]
     charged = Charged(f"fee/{key}", part, since, ends)
