@@ -166,13 +166,13 @@ def provider_at(base: str) -> Provider:
 
 
 @contextmanager
-def till_at(stripe: StandIn, folder: Path) -> Iterator[Till]:
+def till_at(stripe: StandIn, folder: Path, provider: Provider | None = None) -> Iterator[Till]:
     """A till whose book lies in memory where there is such a place, and is proven in the end."""
     home = folder
     if Path("/dev/shm").is_dir():  # that commits are durable is tested elsewhere
         home = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="avocado-till-"))
     try:
-        till = Till(home / "book.sqlite", stripe)
+        till = Till(home / "book.sqlite", stripe, provider)
         yield till
         assert till.proven()
         till.close()
