@@ -298,7 +298,7 @@ TOKENS = st.integers(0, 60)
 
 
 @settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

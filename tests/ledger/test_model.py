@@ -37,8 +37,11 @@ AMOUNTS = st.sampled_from([1, 999, 420_000, 10**6, 10**7])
 TOKENS = st.integers(0, 500)
 
 
-def price(prompt: int, completion: int) -> int:
-    """Nano-units at 0.2 and 0.8 of a unit per million tokens, rounded up."""
+def price(prompt: int, completion: int, covered: int = 0) -> int:
+    """Nano-units at 0.2 and 0.8 of a unit per million tokens, rounded up; the first ``covered``
+    tokens are free."""
+    completion -= min(completion, max(covered - prompt, 0))
+    prompt -= min(prompt, covered)
     return -(-(prompt * 200_000_000 + completion * 800_000_000) // 1_000_000)
 
 
@@ -51,11 +54,26 @@ class Lot:
 
 
 @dataclass
+class Tokens:
+    """An allowance."""
+
+    left: int
+    expires: int | None
+    order: int
+    offers: tuple[str, ...]
+    reserved: int = 0
+    used: int = 0
+    over: bool = False
+
+
+@dataclass
 class Request:
     tenant: str
     operation: o.Hold
     amount: int
     parts: list[tuple[str, int]]
+    tokens: list[tuple[str, int]] = field(default_factory=list)
+    covered: int = 0
     state: str = "open"
     progress: Usage = field(default_factory=Usage)
     usage: Usage | None = None
@@ -76,7 +94,11 @@ class Model:
     requests: dict[str, Request] = field(default_factory=dict)
     deposits: dict[str, tuple[str, int]] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Tokens]] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
     revenue: int = 0
+    fees: int = 0
+    taxes: int = 0
 
     def spend_order(self, tenant: str, now: int) -> list[tuple[str, Lot]]:
         live = [
@@ -91,6 +113,22 @@ class Model:
             if lot.expires is not None and lot.expires <= now:
                 lot.left = 0
 
+    def cover(self, op: o.Hold, now: int) -> list[tuple[str, int]]:
+        """The tokens of each allowance that a request may reserve; overdue ones end."""
+        left, parts = op.prompt_tokens + op.n * op.max_tokens, []
+        for lot in self.tokens[op.tenant].values():
+            if lot.expires is not None and lot.expires <= now:
+                lot.left = 0
+        for name, lot in sorted(
+            self.tokens[op.tenant].items(),
+            key=lambda item: (item[1].expires or 2**63, item[1].order),
+        ):
+            take = min(left, lot.left)
+            if take and (not lot.offers or op.offer in lot.offers):
+                left -= take
+                parts.append((name, take))
+        return parts
+
     def spent(self, tenant: str) -> int:
         return sum(
             request.amount if request.state == "open" else request.charge - request.refunded
@@ -100,6 +138,8 @@ class Model:
 
     def place(self, op: o.Hold, now: int) -> str | None:
         """The code of the refusal, or None and the hold is in the books."""
+        if op.tenant in self.frozen:
+            return "account_frozen"
         if op.idempotency_key is not None:
             first = self.requests.get(self.keys.get((op.tenant, op.idempotency_key), ""))
             if first is not None and first.ended is not None and first.ended + PROMISED <= now:
@@ -110,6 +150,9 @@ class Model:
                 return "duplicate"
         amount = price(op.prompt_tokens, op.n * op.max_tokens)
         self.expire(op.tenant, now)
+        tokens = self.cover(op, now) if amount else []
+        covered = sum(take for _, take in tokens)
+        amount = price(op.prompt_tokens, op.n * op.max_tokens, covered)
         limit = self.limit.get(op.tenant)
         if limit is not None and amount and self.spent(op.tenant) + amount > limit:
             return "spend_limit_reached"
@@ -127,7 +170,10 @@ class Model:
         if left:
             self.wallet[op.tenant] -= left
             parts.append(("wallet", left))
-        self.requests[op.id] = Request(op.tenant, op, amount, parts)
+        for name, take in tokens:
+            self.tokens[op.tenant][name].left -= take
+            self.tokens[op.tenant][name].reserved += take
+        self.requests[op.id] = Request(op.tenant, op, amount, parts, tokens)
         if op.idempotency_key is not None:
             self.keys[op.tenant, op.idempotency_key] = op.id
         return None
@@ -138,13 +184,27 @@ class Model:
         request.ended = self.now()
         request.state = "settled" if usage else "voided"
         request.usage = usage
-        request.charge = price(usage.prompt, usage.completion) if usage else 0
+        reserved = sum(tokens for _, tokens in request.tokens)
+        request.covered = min(reserved, usage.total) if usage else 0
+        request.charge = price(usage.prompt, usage.completion, request.covered) if usage else 0
+        self.use(request)
         self.revenue += request.charge
         due = request.charge
         for name, amount in request.parts:
             take = min(amount, due)
             due -= take
             self.give(request.tenant, name, amount - take)
+
+    def use(self, request: Request) -> None:
+        """Reserved tokens are used as far as they are covered; the rest is free again."""
+        due = request.covered
+        for name, tokens in request.tokens:
+            take = min(tokens, due)
+            due -= take
+            lot = self.tokens[request.tenant][name]
+            lot.reserved -= tokens
+            lot.used += take
+            lot.left += tokens - take
 
     def give(self, tenant: str, name: str, amount: int) -> None:
         if name == "wallet":
@@ -214,6 +274,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.model.wallet[tenant] = 0
             self.model.credit[tenant] = credit
             self.model.lots[tenant] = {}
+            self.model.tokens[tenant] = {}
 
     # -- rules -----------------------------------------------------------------------------------
 
@@ -221,16 +282,57 @@ class LedgerMachine(RuleBasedStateMachine):
     def next_commit_is_lost(self, when: str) -> None:
         self.lose = when
 
-    @rule(tenant=TENANTS, amount=AMOUNTS, twice=st.booleans())
-    def deposit(self, tenant: str, amount: int, twice: bool) -> None:
+    @rule(tenant=TENANTS, amount=AMOUNTS, tax=st.sampled_from([0, 0, 77]), twice=st.booleans())
+    def deposit(self, tenant: str, amount: int, tax: int, twice: bool) -> None:
         id_ = self.fresh("dep")
-        op = o.Deposit(id=id_, tenant=tenant, amount=amount, currency="USD")
+        op = o.Deposit(id=id_, tenant=tenant, amount=amount, currency="USD", tax=tax)
         code, _ = self.ask(op)
         assert code is None
         if twice:
             assert self.ask(op)[1].replayed
         self.model.wallet[tenant] += amount
         self.model.deposits[id_] = (tenant, amount)
+        self.model.taxes += tax
+
+    @rule(
+        tenant=TENANTS,
+        tokens=st.integers(1, 1500),
+        seconds=st.none() | st.integers(1, 50),
+        offers=st.sampled_from([(), ("avocado-1",), ("avocado-2",)]),
+    )
+    def allow(self, tenant: str, tokens: int, seconds: int | None, offers: tuple[str, ...]) -> None:
+        id_ = self.fresh("lot")
+        expires = None if seconds is None else self.desk.clock.now() + seconds * SECOND
+        op = o.Allow(id=id_, tenant=tenant, tokens=tokens, expires=expires, offers=offers)
+        assert self.ask(op)[0] is None
+        self.model.tokens[tenant][id_] = Tokens(tokens, expires, self.count, offers)
+        assert self.ask(op)[1].replayed
+
+    @rule(tenant=TENANTS, data=st.data())
+    def end_allowance(self, tenant: str, data: st.DataObject) -> None:
+        if not self.model.tokens[tenant]:
+            return
+        id_ = data.draw(st.sampled_from(sorted(self.model.tokens[tenant])))
+        assert self.ask(o.EndAllowance(id=id_, reason="r"))[0] is None
+        lot = self.model.tokens[tenant][id_]
+        lot.left, lot.over, lot.expires = 0, True, 1
+
+    @rule(tenant=TENANTS, amount=AMOUNTS)
+    def bill(self, tenant: str, amount: int) -> None:
+        op = o.Bill(
+            id=self.fresh("fee"), tenant=tenant, amount=amount, currency="USD", item="plan:pro@1"
+        )
+        fits = self.model.wallet[tenant] + self.model.credit[tenant] >= amount
+        assert self.ask(op)[0] == (None if fits else "insufficient_funds")
+        if fits:
+            self.model.wallet[tenant] -= amount
+            self.model.fees += amount
+
+    @rule(tenant=TENANTS, frozen=st.sampled_from([True, False, False]))
+    def freeze(self, tenant: str, frozen: bool) -> None:
+        op = o.Freeze(tenant=tenant, frozen=frozen, reason="dispute", actor="ops")
+        assert self.ask(op)[0] is None
+        (self.model.frozen.add if frozen else self.model.frozen.discard)(tenant)
 
     @rule(tenant=TENANTS, amount=AMOUNTS, seconds=st.none() | st.integers(1, 50))
     def grant(self, tenant: str, amount: int, seconds: int | None) -> None:
@@ -284,6 +386,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert code is None
         self.model.end(id_, usage)
         assert result.charge == self.model.requests[id_].charge
+        assert result.covered == self.model.requests[id_].covered
         again = self.ask(o.Settle(hold=id_, usage=usage))[1]
         assert (again.replayed, again.charge) == (True, result.charge)
 
@@ -395,8 +498,29 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (balance.wallet, balance.held) == (wallet, held)
             assert balance.wallet >= -self.model.credit[tenant]
             assert accounts.get("revenue:release-1:USD", 0) == self.model.revenue
+            assert accounts.get("revenue:plan:pro@1:USD", 0) == self.model.fees
+            assert accounts.get("taxes:USD", 0) == self.model.taxes
             assert sum(accounts.values()) == 0
             self._grants_agree(tenant, accounts)
+            self._tokens_agree(tenant)
+
+    def _tokens_agree(self, tenant: str) -> None:
+        """As with grants: what is over may end at any moment after."""
+        now = self.desk.clock.now()
+        with self.desk.reader as reader:
+            found = {lot.id: lot for lot in reader.allowances(tenant)}
+        assert found.keys() == self.model.tokens[tenant].keys()
+        for name, lot in self.model.tokens[tenant].items():
+            lot.over = lot.over or (lot.expires is not None and lot.expires <= now)
+            stored = found[name]
+            if lot.over and stored.left == 0:
+                lot.left = 0
+            assert (stored.left, stored.reserved, stored.used) == (
+                lot.left,
+                lot.reserved,
+                lot.used,
+            )
+            assert stored.tokens == stored.left + stored.reserved + stored.used + stored.expired
 
     def _grants_agree(self, tenant: str, accounts: dict[str, int]) -> None:
         """A grant whose time was over at some moment may be taken back at any moment after."""

@@ -23,6 +23,10 @@ class _Lot:
     reserved: int = 0
     used: int = 0
     expired: int = 0
+    ended: bool = False
+
+    def over(self, at: int) -> bool:
+        return self.ended or (self.expires is not None and self.expires <= at)
 
     def state(self) -> tuple[int, int, int, int, int]:
         return self.entry.tokens, self.free, self.reserved, self.used, self.expired
@@ -67,7 +71,7 @@ class Lots:
         )
         for lot in order:
             good = not lot.entry.offers or entry.offer in lot.entry.offers
-            if left and good and (lot.expires is None or lot.expires > at):
+            if left and good and not lot.over(at):
                 take = min(left, lot.free)
                 left -= take
                 yield lot.entry.id, take
@@ -84,11 +88,11 @@ class Lots:
         lot = self.lots.get(entry.id)
         if lot is None or lot.free != entry.tokens:
             self.fail(2, seq, f"{entry.tokens} tokens of allowance {entry.id} expire, not its rest")
-        elif not entry.ended and (lot.expires is None or lot.expires > at):
+        elif not entry.ended and not lot.over(at):
             self.fail(2, seq, f"allowance {entry.id} expires before its time")
         self._move(seq, entry.tenant, entry.id, free=-entry.tokens, expired=entry.tokens)
         if entry.ended and lot is not None:
-            lot.expires = at
+            lot.ended, lot.expires = True, at
 
     def _move(
         self,

@@ -82,7 +82,7 @@ def reserve(state: State, tenant: str, offer: str, tokens: int, at: int) -> Part
     """(lot, tokens) that a request to ``offer`` gets of the open lots, up to ``tokens``."""
     parts = []
     for lot in sorted(state.allowances_of(tenant).values(), key=_order):
-        if tokens and lot.serves(offer) and (lot.expires is None or lot.expires > at):
+        if tokens and lot.serves(offer) and not lot.over(at):
             take = min(tokens, lot.free)
             tokens -= take
             parts.append((lot.id, take))
@@ -96,5 +96,5 @@ def _order(lot: AllowanceRow) -> tuple[int, int, int]:
 def expire(state: State, tenant: str, at: int) -> None:
     """Posts the end of the tenant's lots whose time is over."""
     lots = state.allowances_of(tenant).values()
-    for lot in [lot for lot in lots if lot.expires is not None and lot.expires <= at]:
+    for lot in [lot for lot in lots if lot.over(at)]:
         state.post(e.AllowanceExpired(id=lot.id, tenant=tenant, tokens=lot.free), at)

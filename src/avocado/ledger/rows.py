@@ -228,6 +228,10 @@ class AllowanceRow(Row):
         """The offers whose requests may use it; empty means all."""
         return tuple(json.loads(self.offers))
 
+    def over(self, at: int) -> bool:
+        """Whether its time has come, or it was ended, whatever the clock says now."""
+        return self.ended == 1 or (self.expires is not None and self.expires <= at)
+
     def serves(self, offer: str) -> bool:
         return self.offers == "[]" or offer in self.good_for()
 
