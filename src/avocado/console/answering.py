@@ -243,14 +243,18 @@ def _with_token(visit: Visit) -> tuple[Visit, tuple[Cookie, ...]]:
 
 
 def _redirect(visit: Visit, found: Redirect) -> Answered:
-    if found.abroad:
-        # form-action 'self' holds for where a form's answer leads, so another site is gone to from
-        # a page of ours.
-        return page(visit, Shown("leaving.html", {"to": found.url}))
-    cookies = [Cookie(cookie_name(visit.console, name), value, YEAR) for name, value in found.keep]
+    console = visit.console
+    cookies = [Cookie(cookie_name(console, name), value, YEAR) for name, value in found.keep]
+    cookies += [Cookie(cookie_name(console, name), value, 600) for name, value in found.briefly]
     if found.flash:
         cookies.append(_flash_cookie(visit, found.flash, found.tone))
-    return _see(found.url, tuple(cookies))
+    if not found.abroad:
+        return _see(found.url, tuple(cookies))
+    if visit.route.method == "GET":
+        return Answered(303, "text/plain", b"", (("location", found.url),), tuple(cookies))
+    # form-action 'self' holds for where a form's answer leads too, so another site is gone to from
+    # a page of ours.
+    return page(visit, Shown("leaving.html", {"to": found.url}))
 
 
 def _see(url: str, cookies: tuple[Cookie, ...] = ()) -> Answered:

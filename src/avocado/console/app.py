@@ -40,9 +40,9 @@ LIVE_SECONDS: Final = 900.0
 
 def all_pages() -> Sequence[Pages]:
     """Every page there is. A new file of pages is named here, or in ``operator.PAGES``."""
-    from avocado.console import customer, operator, settings, signing_in
+    from avocado.console import customer, oidc, operator, settings, signing_in
 
-    return (*signing_in.PAGES, settings.PAGES, *customer.PAGES, *operator.PAGES)
+    return (*signing_in.PAGES, oidc.PAGES, settings.PAGES, *customer.PAGES, *operator.PAGES)
 
 
 def build_console(console: Console, pages: Sequence[Pages] | None = None) -> ASGIApp:

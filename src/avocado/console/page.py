@@ -85,6 +85,8 @@ class Redirect:
     abroad: bool = False
     keep: tuple[tuple[str, str], ...] = ()
     """What the browser keeps for a year: ``theme``, ``language``."""
+    briefly: tuple[tuple[str, str | None], ...] = ()
+    """What it keeps for ten minutes; None takes it away."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,10 @@ def _chart(
     for each in rows:
         of_model = sums.setdefault(each.offer or "", {})
         of_model[each.day or ""] = of_model.get(each.day or "", 0.0) + value(each)
-    ranked = sorted(sums, key=lambda name: -sum(sums[name].values()))
+    dear: dict[str, int] = {}  # one order for every chart, so that a model keeps its colour
+    for each in rows:
+        dear[each.offer or ""] = dear.get(each.offer or "", 0) + each.net
+    ranked = sorted(sums, key=lambda name: (-dear[name], name))
     kept, others = ranked, []
     if len(ranked) > COLOURS:
         kept, others = ranked[: COLOURS - 1], ranked[COLOURS - 1 :]
