@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -13,8 +14,8 @@ from msgspec.structs import replace
 
 from avocado.billing import pdf
 from avocado.billing.einvoice import einvoice_xml
-from avocado.billing.layout import lay_out
-from avocado.billing.pdf import facturx_pdf, render_pdf
+from avocado.billing.layout import AnyDocument, lay_out
+from avocado.billing.pdf import facturx_pdf, render_pdf, wished_pdf
 from avocado.billing.wording import LANGUAGES
 from avocado.errors import Refused
 from tests.billing.papers import (
@@ -59,6 +60,7 @@ def test_every_language_says_all_that_an_invoice_has_to(language: str) -> None:
     assert missing == []
 
 
+@settings(max_examples=50, deadline=None)
 @given(document=any_invoice())
 def test_what_is_printed_adds_up_to_the_last_decimal(document: Any) -> None:
     document = replace(document, language="en", buyer=BUYERS["en"])
@@ -202,6 +204,23 @@ def test_factur_x_holds_the_e_invoice(document: Any) -> None:
     (attached,) = catalog["/AF"]
     assert attached["/AFRelationship"] == "/Alternative"
     assert pages(made) == pages(render_pdf(document, NUMBER))
+
+
+def test_the_wished_paper_is_factur_x_where_that_can_be() -> None:
+    wish = replace(BUYERS["de"], e_invoice="factur-x")
+    assert b"/EmbeddedFile" in wished_pdf(invoice(buyer=wish), NUMBER)
+    stateless = invoice(buyer=replace(wish, country=""))
+    assert wished_pdf(stateless, NUMBER) == render_pdf(stateless, NUMBER)
+    assert wished_pdf(invoice(), NUMBER) == render_pdf(invoice(), NUMBER)
+
+
+def test_many_threads_print_at_once() -> None:
+    documents: list[AnyDocument] = [invoice("de"), invoice("en"), credit_note(), topup()]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda each: einvoice_xml(each, NUMBER), documents * 3))
+        papers = list(pool.map(lambda each: render_pdf(each, NUMBER), documents))
+    assert made == [einvoice_xml(each, NUMBER) for each in documents] * 3
+    assert papers == [render_pdf(each, NUMBER) for each in documents]
 
 
 @pytest.fixture

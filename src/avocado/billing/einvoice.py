@@ -19,6 +19,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import date
 from decimal import Decimal
+from threading import Lock
 from typing import Any, Final
 
 from avocado.billing.invoices import (
@@ -46,6 +47,7 @@ _TRANSFER: Final = "30"
 """UNTDID 4461: SEPA credit transfer, any credit transfer."""
 _DISCOUNT: Final = "95"
 """UNTDID 5189: discount."""
+_ALONE: Final = Lock()
 _REASON_CODES: Final = {"AE": "VATEX-EU-AE", "O": "VATEX-EU-O"}
 """CEF's VATEX list."""
 
@@ -62,7 +64,8 @@ def einvoice_xml(document: AnyDocument, number: str) -> bytes:
     except ModuleNotFoundError as error:
         raise Refused("e-invoices need factur-x: pip install 'avocado-llm[billing]'") from error
     model = describe(document, number)
-    xml: bytes = generate_cii_xml(model, level=LEVEL, check_xsd=True, check_schematron=None)
+    with _ALONE:  # factur-x 7.8 changes lists of its own while it works
+        xml: bytes = generate_cii_xml(model, level=LEVEL, check_xsd=True, check_schematron=None)
     return xml
 
 

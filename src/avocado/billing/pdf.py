@@ -87,6 +87,21 @@ def facturx_pdf(document: AnyDocument, number: str) -> bytes:
     return made
 
 
+def wished_pdf(document: AnyDocument, number: str) -> bytes:
+    """The PDF that the buyer wished: Factur-X where all is known that an e-invoice has to say, and
+    else plain, which is an invoice too.
+
+    Raises:
+        Refused: as :func:`render_pdf`.
+    """
+    if document.buyer.e_invoice == "factur-x":
+        try:
+            return facturx_pdf(document, number)
+        except Refused:
+            pass  # whatever keeps the paper from being printed is said again below
+    return render_pdf(document, number)
+
+
 def set_page(page: Page, code: str = "") -> bytes:
     """A page as PDF. ``code`` is a payment code as SVG.
 
