@@ -309,9 +309,8 @@ def close_period(
 def file_once(do: Do, operation: File) -> bool:
     """Files a document; False if another process did so first, perhaps on another day."""
     try:
-        do(operation)
+        return not do(operation).replayed
     except Refusals as error:
         if code_of(error) == "document_conflict":
             return False
         raise
-    return True
