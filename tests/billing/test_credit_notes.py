@@ -1,0 +1,389 @@
+"""Payments, top-ups and credit notes: money goes back once, and papers say what the ledger did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from avocado.billing.accounting import COLUMNS, percent, rows, safe, write_csv
+from avocado.billing.credit_notes import complete
+from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
+from avocado.billing.profile import change_profile, profile_of
+from avocado.billing.receivables import open_invoices, pay_invoice, payment_parts, receivable
+from avocado.billing.rounding import decimal, nearest, spread
+from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
+from avocado.errors import Refused
+from avocado.ledger import operation as o
+from avocado.ledger.errors import IdempotencyConflict, UnknownCustomer
+from avocado.ledger.reader import Document
+from tests.billing.shop import Shop, table
+from tests.billing.test_closing import settle_in, spend
+
+EURO = 10**9
+CENT = EURO // 100
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with Shop(tmp_path / "book.db", taxes=table()) as shop:
+        yield shop
+
+
+def billed(shop: Shop, *cents: int) -> Document:
+    """An invoice of September with a request for each of so many cents."""
+    settle_in(shop)
+    for each in cents:
+        spend(shop, each)
+    shop.go_to("2026-10-02")
+    document = shop.close_month("2026-09")
+    assert document is not None
+    return document
+
+
+def pay(shop: Shop, document: Document, cents: int | None, reference: str = "bank 1") -> int:
+    """What is due afterwards."""
+    return pay_invoice(shop.reader, shop.do, document, cents, reference).due_minor
+
+
+# -- payments ------------------------------------------------------------------------------------
+
+
+def test_a_payment_brings_net_to_the_wallet_and_tax_to_the_office(shop: Shop) -> None:
+    document = billed(shop, 1000)
+    assert [each.due_minor for each in open_invoices(shop.reader)] == [1190]
+    assert pay(shop, document, 500) == 690
+    assert pay(shop, document, 500) == 690  # the same reference again
+    with pytest.raises(Refused, match=r"6\.90 EUR are due"):
+        pay(shop, document, 700, "bank 2")
+    assert pay(shop, document, None, "bank 2") == 0
+    accounts = shop.reader.accounts()
+    assert accounts["taxes:EUR"] == 190 * CENT
+    assert accounts["wallet:acme"] == 0
+    assert list(open_invoices(shop.reader, "acme")) == []
+    spend(shop, 300)
+    shop.go_to("2026-11-02")
+    invoice = shop.invoice("2026-10")
+    assert (invoice.settled, invoice.debt_after, invoice.net_minor) == (1000 * CENT, 3 * EURO, 300)
+
+
+def test_a_payment_that_went_back_is_due_again(shop: Shop) -> None:
+    document = billed(shop, 1000)
+    deposit = "card-1"
+    pay_invoice(shop.reader, shop.do, document, None, "card", deposit_id=deposit)
+    shop.deposit(20 * EURO)
+    shop.refund(deposit)
+    assert receivable(shop.reader, document).due_minor == 1190
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6), st.integers(0, 300_000))
+def test_parts_of_payments_add_up(paid: list[int], rate: int) -> None:
+    from avocado.billing.invoices import TaxSum
+    from avocado.billing.tax import tax_on
+    from tests.billing.papers import invoice as paper
+
+    tax = tax_on(10_000, rate)
+    taxes = (TaxSum(rate, "S", 10_000, tax, "standard"),)
+    made = replace(paper(), net_minor=10_000, taxes=taxes, gross_minor=10_000 + tax, currency="EUR")
+    before = net = taxed = 0
+    for coins in [*paid, 10_000 + tax - min(sum(paid), 10_000 + tax)]:
+        coins = min(coins, 10_000 + tax - before)
+        parts = payment_parts(made, before, coins)
+        assert min(parts) >= 0
+        before, net, taxed = before + coins, net + parts[0], taxed + parts[1]
+    assert (net, taxed) == (10_000 * CENT, tax * CENT)
+
+
+# -- top-ups -------------------------------------------------------------------------------------
+
+
+def test_a_topup_has_its_invoice_once(shop: Shop) -> None:
+    settle_in(shop)
+    (tax,) = quote_topup(shop.reader, shop.issuer, "acme", 5000, "2026-09-03")
+    assert tax.amount_minor == 950
+    deposit = shop.deposit(50 * EURO, tax=950 * CENT)
+
+    def issue() -> Document:
+        now = shop.clock.now()
+        return issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+
+    document = issue()
+    shop.go_to("2026-09-09")
+    assert issue() == document
+    invoice = invoice_from(document)
+    assert (invoice.net_minor, invoice.gross_minor, invoice.paid_minor) == (5000, 5950, 5950)
+    assert (invoice.due_minor, invoice.lines[0].kind) == (0, "top-up")
+    assert list(open_invoices(shop.reader)) == []
+    assert topup_id("acme", "x" * 200) != topup_id("acme", "x" * 199)
+    assert len(topup_id("a" * 64, "x" * 200)) < 150
+
+
+@pytest.mark.parametrize(
+    ("amount", "tax", "said"),
+    [
+        (50 * EURO, 0, "brought 50.00 and tax of 0.00 EUR, but the tax on 50.00 is 9.50"),
+        (EURO + 1, 0, "no whole number of coins"),
+    ],
+)
+def test_a_topup_whose_tax_is_not_right_has_no_invoice(
+    shop: Shop, amount: int, tax: int, said: str
+) -> None:
+    settle_in(shop)
+    deposit = shop.deposit(amount, tax=tax)
+    now = shop.clock.now()
+    with pytest.raises(Refused, match=said):
+        issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+    with pytest.raises(Refused, match="has no deposit"):
+        issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", "none", now)
+
+
+def test_a_topup_is_credited_by_paying_it_back(shop: Shop) -> None:
+    settle_in(shop)
+    deposit = shop.deposit(50 * EURO, tax=950 * CENT)
+    now = shop.clock.now()
+    document = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+    spend(shop, 2000)
+    with pytest.raises(Refused, match="cannot be paid back"):
+        shop.credit(document.id)
+    note = credit_note_from(shop.credit(document.id, net_minor=1000))
+    assert (note.net_minor, note.gross_minor, note.invoice_number) == (1000, 1190, "AV-2026-000001")
+    accounts = shop.reader.accounts()
+    assert (accounts["wallet:acme"], accounts["taxes:EUR"]) == (20 * EURO, 760 * CENT)
+    shop.go_to("2026-10-02")
+    invoice = shop.invoice("2026-09")
+    assert (invoice.deposited, invoice.prepaid_minor, invoice.net_minor) == (40 * EURO, 2000, 0)
+
+
+def test_a_refund_by_a_provider_gets_its_note_once(shop: Shop) -> None:
+    settle_in(shop)
+    deposit = shop.deposit(50 * EURO, tax=950 * CENT)
+    now = shop.clock.now()
+    document = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+    shop.do(o.Refund(id="stripe-re-1", of=deposit, amount=5 * EURO, reason="asked"))
+    first = shop.credit(document.id, refund="stripe-re-1")
+    assert shop.credit(document.id, refund="stripe-re-1") == first
+    assert credit_note_from(first).gross_minor == 595
+    with pytest.raises(Refused, match="is no refund of deposit"):
+        shop.credit(document.id, refund="stripe-re-2")
+
+
+# -- credit notes of usage invoices --------------------------------------------------------------
+
+
+def test_an_invoice_is_credited_whole(shop: Shop) -> None:
+    document = billed(shop, 700, 300)
+    note_document = shop.credit(document.id, reason="the model was down")
+    assert shown_number(note_document) == "AV-2026-CN-000001"
+    note = credit_note_from(note_document)
+    assert (note.net_minor, note.gross_minor, note.reason) == (1000, 1190, "the model was down")
+    assert [charge.refunded for charge in shop.reader.charges("acme")] == [7 * EURO, 3 * EURO]
+    assert shop.reader.balance("acme").wallet == 0
+    assert receivable(shop.reader, document).due_minor == 0
+    with pytest.raises(Refused, match=r"0\.00 EUR net are left to credit"):
+        shop.credit(document.id)
+    spend(shop, 100)
+    shop.go_to("2026-11-02")
+    invoice = shop.invoice("2026-10")
+    assert [line.kind for line in invoice.lines] == ["usage"]  # the note is not credited twice
+    assert (invoice.net_minor, invoice.credited, invoice.debt_after) == (100, 10 * EURO, EURO)
+
+
+def test_parts_of_an_invoice_add_up_to_its_tax(shop: Shop) -> None:
+    document = billed(shop, 1003)
+    taxes = 0
+    for part in (1, 2, 333, 334, 333):
+        note = credit_note_from(shop.credit(document.id, net_minor=part))
+        assert sum(tax.base_minor for tax in note.taxes) == part
+        taxes += note.gross_minor - note.net_minor
+    assert taxes == invoice_from(document).gross_minor - 1003
+    with pytest.raises(Refused, match="left to credit"):
+        shop.credit(document.id, net_minor=1)
+
+
+def test_one_line_is_credited(shop: Shop) -> None:
+    settle_in(shop)
+    spend(shop, 500)
+    fee = shop.bill(3 * EURO)
+    shop.go_to("2026-10-02")
+    invoice = shop.invoice("2026-09")
+    note = credit_note_from(shop.credit("invoice/acme/2026-09", line=invoice.lines[1].id))
+    assert (note.net_minor, note.lines[0].item) == (300, "plan:pro@1")
+    assert [charge.refunded for charge in shop.reader.charges("acme")] == [0]
+    rest = list(shop.reader.rows("SELECT amount - refunded FROM posting WHERE id = ?", (fee,)))
+    assert rest[0][0] == 0
+    with pytest.raises(Refused, match="has no line"):
+        shop.credit("invoice/acme/2026-09", line="line-none")
+
+
+def test_a_refund_is_not_credited_twice(shop: Shop) -> None:
+    document = billed(shop, 700, 300)
+    request = next(iter(shop.reader.charges("acme"))).request
+    shop.refund(request, 6 * EURO)  # a negative line of the next invoice
+    with pytest.raises(Refused, match=r"4\.00 EUR were not refunded yet"):
+        shop.credit(document.id)
+    shop.credit(document.id, net_minor=400)
+    with pytest.raises(Refused, match=r"0\.00 EUR were not refunded"):
+        shop.credit(document.id, net_minor=1)
+    spend(shop, 1000)
+    shop.go_to("2026-11-02")
+    invoice = shop.invoice("2026-10")
+    assert [(line.kind, line.minor) for line in invoice.lines] == [
+        ("usage", 1000),
+        ("refund", -600),
+    ]
+    assert invoice.net_minor == 400
+    assert invoice.debt_after == 10 * EURO + 4 * EURO - 4 * EURO
+
+
+def test_what_prepaid_credit_paid_is_not_credited(shop: Shop) -> None:
+    settle_in(shop)
+    shop.deposit(50 * EURO, tax=950 * CENT)
+    spend(shop, 500)
+    shop.go_to("2026-10-02")
+    shop.close_month("2026-09")
+    with pytest.raises(Refused, match="avocado ledger refund REQUEST"):
+        shop.credit("invoice/acme/2026-09")
+
+
+def test_an_interrupted_credit_note_is_made_up(shop: Shop) -> None:
+    document = billed(shop, 200, 300, 400)
+    done = 0
+
+    def dies(operation: o.AnyOperation) -> Any:
+        nonlocal done
+        done += isinstance(operation, o.Refund)
+        if done == 2:
+            raise KeyboardInterrupt
+        return shop.ledger.do_now(operation)
+
+    shop.do = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        shop.credit(document.id, net_minor=800)
+    shop.do = shop.ledger.do_now  # type: ignore[method-assign]
+    assert shop.reader.balance("acme").wallet == -5 * EURO
+    note = shop.credit(document.id, net_minor=100)  # makes up the first one's 800 too
+    assert shop.reader.balance("acme").wallet == 0
+    content = credit_note_from(note)
+    assert complete(shop.reader, shop.do, note, content, "test") == 0
+    assert shop.reader.balance("acme").wallet == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"net_minor": 0}, "left to credit"),
+        ({"net_minor": -5}, "left to credit"),
+        ({"net_minor": 10_000}, "left to credit"),
+        ({"reason": " "}, "needs a reason"),
+    ],
+)
+def test_what_cannot_be_credited_is_refused(shop: Shop, how: dict[str, Any], said: str) -> None:
+    document = billed(shop, 100)
+    with pytest.raises(Refused, match=said):
+        shop.credit(document.id, **how)
+    with pytest.raises(Refused, match="there is no invoice"):
+        shop.credit("invoice/acme/2026-08")
+    assert list(shop.reader.documents("credit-note")) == []
+
+
+# -- profiles ------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_checked_and_keeps_its_history(shop: Shop) -> None:
+    shop.open()
+    changes = {"country": "at", "vat_id": "U13585627", "email": "a@b.example"}
+    after = change_profile(shop.reader, shop.do, "acme", changes, "test")
+    assert (after.country, after.vat_id) == ("AT", "ATU13585627")
+    head = shop.reader.head()
+    assert change_profile(shop.reader, shop.do, "acme", changes, "test") == after
+    assert shop.reader.head() == head
+    change_profile(shop.reader, shop.do, "acme", {"city": "Wien 北京"}, "test")
+    assert profile_of(shop.reader, "acme").city == "Wien 北京"
+    assert len(shop.reader.document_history("profile/acme")) == 2
+    wrong = {"country": "Austria", "email": "none", "city": "x" * 201}
+    with pytest.raises(Refused) as refused:
+        change_profile(shop.reader, shop.do, "acme", wrong, "test")
+    assert len(refused.value.reasons) == 3
+    with pytest.raises(Refused, match="is of AT"):
+        change_profile(shop.reader, shop.do, "acme", {"country": "DE"}, "test")
+    with pytest.raises(UnknownCustomer):
+        change_profile(shop.reader, shop.do, "nobody", {}, "test")
+
+
+# -- rounding and tables -------------------------------------------------------------------------
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from([1, 10, 10**7, 10**9]))
+def test_the_nearest_coin(nanos: int, unit: int) -> None:
+    coins, rest = nearest(nanos, unit)
+    assert coins * unit + rest == nanos
+    assert -unit <= 2 * rest < unit
+
+
+@given(st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=20), st.integers(-9, 9))
+def test_parts_become_coins_that_add_up(parts: list[int], carried: int) -> None:
+    unit = 10**7
+    total = nearest(sum(parts) + carried * 10**5, unit)[0]
+    coins = spread(parts, total, unit)
+    assert sum(coins) == total
+    assert all(abs(coin * unit - part) < unit for coin, part in zip(coins, parts, strict=True))
+
+
+def test_a_table_for_accountants_adds_up(shop: Shop) -> None:
+    settle_in(shop, company="=cmd|' /C calc'!A0")
+    shop.deposit(EURO)
+    spend(shop, 700)
+    shop.go_to("2026-10-02")
+    document = shop.close_month("2026-09")
+    assert document is not None
+    invoice = invoice_from(document)
+    made = list(rows(invoice, shown_number(document)))
+    assert [row["kind"] for row in made] == ["usage", "prepaid"]
+    assert [row["amount"] for row in made] == ["7.00", "-1.00"]
+    assert [row["net"] for row in made] == ["6.00", ""]
+    assert made[0]["tax_percent"] == "19"
+    assert made[0]["name"].startswith("'=")
+    note = shop.credit(document.id, net_minor=250)
+    (row,) = rows(credit_note_from(note), shown_number(note))
+    assert (row["amount"], row["net"], row["credits"]) == ("-2.50", "-2.50", "AV-2026-000001")
+    text = write_csv([(invoice, "AV-1"), (credit_note_from(note), "CN-1")])
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    assert len(text.splitlines()) == 4
+
+
+def test_decimals() -> None:
+    assert [decimal(coins, 2) for coins in (0, 5, -5, 123456)] == [
+        "0.00",
+        "0.05",
+        "-0.05",
+        "1234.56",
+    ]
+    assert decimal(12, 0) == "12"
+    taxes = invoice_tax(190_000), invoice_tax(255_000), invoice_tax(88_750)
+    assert [percent(tax) for tax in taxes] == ["19", "25.5", "8.875"]
+    assert [safe(text) for text in ("a", "=a", "@a", "")] == ["a", "'=a", "'@a", ""]
+
+
+def invoice_tax(rate: int) -> Any:
+    from avocado.billing.invoices import TaxSum
+
+    return TaxSum(rate, "S", 0, 0, "standard")
+
+
+def test_a_reference_for_another_amount_is_a_conflict(shop: Shop) -> None:
+    document = billed(shop, 1000)
+    pay(shop, document, 100)
+    with pytest.raises(IdempotencyConflict):
+        shop.do(
+            o.Deposit(
+                id=next(iter(shop.reader.rows("SELECT id FROM posting", ())))[0],
+                tenant="acme",
+                amount=1,
+                currency="EUR",
+            )
+        )
