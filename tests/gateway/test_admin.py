@@ -21,7 +21,7 @@ from avocado.gateway.admin import (
     reach_ledger,
 )
 from avocado.ledger.ledger import open_ledger
-from avocado.ledger.operation import Deposit, OpenCustomer, Posted, Recorded
+from avocado.ledger.operation import Deposit, File, Filed, OpenCustomer, Posted, Recorded
 
 
 class Running:
@@ -67,6 +67,17 @@ def test_operations_and_results_travel(running: Running) -> None:
         again = client.submit(deposit(5))
         assert isinstance(again, Posted)
         assert again.replayed
+
+
+def test_the_largest_document_travels_and_a_conflict_says_what_differs(running: Running) -> None:
+    content = {"text": "é" * (500 * 1024)}
+    with AdminClient(running.path) as client:
+        filed = client.submit(File(id="d", kind="k", content=content))
+        assert isinstance(filed, Filed)
+        with pytest.raises(AdminRefused) as caught:
+            client.submit(File(id="d", kind="k", content={"text": "another"}))
+    assert caught.value.code == "document_conflict"
+    assert caught.value.fields == {"id": "d", "revision": 1, "differs": ["content.text"]}
 
 
 def test_a_refusal_of_the_ledger_travels_with_its_code(running: Running) -> None:

@@ -18,7 +18,7 @@ from avocado.engine.engine import Delta, Event, Finish, Generation, Sampling, Un
 from avocado.engine.scripted import Script, ScriptedEngine
 from avocado.gateway.limits import Limits
 from avocado.ledger.errors import LedgerUnavailable
-from avocado.ledger.operation import PublishPrice, SetSpendLimit
+from avocado.ledger.operation import Freeze, PublishPrice, SetSpendLimit
 from avocado.release.offer import Offer
 from avocado.terms.price import PriceSheet
 from avocado.terms.usage import Usage, UsageError
@@ -595,6 +595,18 @@ def test_one_log_line_a_request_and_no_prompt_text(stand: Any) -> None:
     assert (line["prompt_tokens"], line["completion_tokens"]) == (4, 6)
     assert "secret" not in json.dumps(stand.log)
     assert "one two" not in json.dumps(stand.log)
+
+
+def test_a_frozen_account_is_a_403_until_it_is_free_again(make_stand: MakeStand) -> None:
+    stand = make_stand()
+    freeze = Freeze(tenant="acme", frozen=True, reason="dispute dp_1", actor="ops")
+    stand.ledger.do_now(freeze)
+    answer = stand.ask()
+    assert (answer.status, answer.error["code"]) == (403, "account_frozen")
+    assert answer.error["type"] == "permission_error"
+    assert "dp_1" not in answer.error["message"]
+    stand.ledger.do_now(Freeze(tenant="acme", frozen=False, actor="ops"))
+    assert stand.ask().status == 200
 
 
 def test_an_offer_in_another_currency_is_a_403(make_stand: MakeStand) -> None:

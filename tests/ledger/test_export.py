@@ -106,6 +106,24 @@ def test_exports_add_up_in_both_formats(desk: Desk, tmp_path: Path) -> None:
         export.write(tmp_path / "usage.xlsx", export.USAGE, [])
 
 
+def test_documents_and_allowances_are_exported_too(desk: Desk, tmp_path: Path) -> None:
+    desk.setup(money=10**8)
+    desk.do(o.Allow(id="plan", tenant="acme", tokens=50))
+    desk.settle(desk.hold().hold)
+    for revision in (1, 2):
+        content = {"total": revision, "name": "Zoë"}
+        desk.do(o.File(id="i", kind="invoice", content=content, revision=revision, series="AV"))
+    with desk.reader as reader:
+        for suffix in ("csv", "parquet"):
+            filed, used = tmp_path / f"documents.{suffix}", tmp_path / f"usage.{suffix}"
+            assert export.write(filed, export.DOCUMENTS, export.documents(reader)) == 2
+            export.write(used, export.USAGE, export.usage(reader))
+            assert _column(filed, "revision") == [1, 2]
+            assert _column(filed, "number") == [1, 1]
+            assert _column(used, "covered") == [50]
+    assert '{""total"":2,""name"":""Zoë""}' in (tmp_path / "documents.csv").read_text()
+
+
 def _column(path: Path, name: str) -> list[int]:
     if path.suffix == ".parquet":
         values: list[int] = pq.read_table(path).column(name).to_pylist()

@@ -241,6 +241,40 @@ def _eventually(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+def test_two_processes_use_each_included_token_once(address: str, desk_on: DeskOn) -> None:
+    desk = desk_on(address)
+    desk.setup()
+    desk.do(o.Allow(id="plan", tenant="acme", tokens=600 * 10 + 599))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RUSH, address, desk.sheet.version, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("a", "b")
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    counts = [
+        [int(number) for number in process.stdout.readline().split()]  # type: ignore[union-attr]
+        for process in processes
+    ]
+    assert sum(held for held, _ in counts) == 10
+    assert sum(refused for _, refused in counts) == 990
+    with open_book(address) as reader:
+        (lot,) = reader.allowances("acme")
+    assert (lot.left, lot.reserved) == (599, 600 * 10)
+    for process in processes:
+        process.communicate("\n", timeout=60)
+    assert desk.broken() == []
+
+
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_server_killed_and_started_again_under_load_loses_nothing(
     new_server: Callable[[], Server], workers: Workers, kills: int

@@ -66,6 +66,30 @@ def test_a_populated_book_of_the_first_schema_is_upgraded(tmp_path: Path) -> Non
         ] == []
 
 
+def test_the_money_of_an_old_book_is_found_without_a_scan(tmp_path: Path) -> None:
+    path = old_book(tmp_path)
+    kinds = ("Deposited", "Granted", "GrantExpired", "Refunded", "Adjusted")
+    with open_reader(path) as reader:
+        tenants = [row[0] for row in reader.rows("SELECT tenant FROM customer", ())]
+        expected = {
+            tenant: [
+                record.seq
+                for record in reader.journal(tenant=tenant)
+                if type(record.entry).__name__ in kinds
+            ]
+            for tenant in tenants
+        }
+        head = reader.head()
+    assert sum(map(len, expected.values())) > 2
+    open_ledger(path, ManualClock(1_790_000_000_000_000_000 + 60 * 10**9)).close()
+    with open_reader(path) as reader:
+        for tenant, seqs in expected.items():
+            assert [record.seq for record in reader.postings(tenant, until=head[0])] == seqs
+            customer = reader.customer(tenant)
+            assert (customer.frozen, customer.allowed) == ("", 0)
+            assert all(charge.covered == 0 for charge in reader.charges(tenant))
+
+
 def test_a_populated_postgres_of_the_first_schema_is_upgraded(
     server: Server, tmp_path: Path
 ) -> None:

@@ -12,6 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from avocado.ledger.entry import DocumentFiled
 from avocado.ledger.reader import Reader
 from avocado.terms.money import Money
 
@@ -36,11 +39,40 @@ USAGE: Final = (
     "amount",
     "refunded_nanos",
     "finish",
+    "covered",
+    "granted_nanos",
 )
-"""Columns of an export of usage: one row a settled request."""
+"""Columns of an export of usage: one row a settled request. ``covered`` tokens were paid by an
+allowance, ``granted_nanos`` of the charge by grants."""
+DOCUMENTS: Final = (
+    "seq",
+    "at",
+    "id",
+    "kind",
+    "tenant",
+    "revision",
+    "series",
+    "number",
+    "actor",
+    "content",
+)
+"""Columns of an export of documents: one row a revision, ``content`` as JSON."""
 _CHUNK: Final = 50_000
 _NUMBERS: Final = frozenset(
-    ("seq", "at", "nanos", "refunded_nanos", "prompt", "cached", "completion", "reasoning")
+    (
+        "seq",
+        "at",
+        "nanos",
+        "refunded_nanos",
+        "granted_nanos",
+        "prompt",
+        "cached",
+        "completion",
+        "reasoning",
+        "covered",
+        "revision",
+        "number",
+    )
 )
 
 
@@ -89,6 +121,27 @@ def usage(
                 Money(charge.charge, charge.currency).decimal(),
                 charge.refunded,
                 charge.finish,
+                charge.covered,
+                charge.granted,
+            )
+
+
+def documents(reader: Reader, after: int = 0) -> Iterator[tuple[Any, ...]]:
+    """Every revision filed later than sequence ``after``, in order; see :data:`DOCUMENTS`."""
+    for record in reader.journal(after):
+        entry = record.entry
+        if isinstance(entry, DocumentFiled):
+            yield (
+                record.seq,
+                record.at,
+                entry.id,
+                entry.sort,
+                entry.tenant,
+                entry.revision,
+                entry.series,
+                entry.number,
+                entry.actor,
+                msgspec.json.encode(entry.content).decode(),
             )
 
 
