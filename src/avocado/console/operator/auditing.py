@@ -7,6 +7,7 @@ them); what stands here is everything that a person did or that moved money besi
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +17,12 @@ from avocado.billing.daybook import Listed
 from avocado.cli.limits import change_in_words
 from avocado.console import events
 from avocado.console.operator.doors import DOORS
-from avocado.console.operator.overview import daybook
+from avocado.console.operator.overview import currency_of, daybook
 from avocado.console.page import Nav, Pages, Values, Visit
 from avocado.errors import Refused
 from avocado.ledger import entry as e
 from avocado.ledger.views import Record
-from avocado.terms.money import Money
+from avocado.terms.money import NANO, Money
 
 PAGES = Pages()
 MOST: Final = 50
@@ -37,7 +38,12 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "flagged": ("UsageFlagged",),
 }
 """Groups of the journal's entries, as the filter names them."""
-_HIDDEN: Final = ("legs", "digest", "content", "kind", "id", "tenant", "actor", "reason")
+_HIDDEN: Final = (
+    "legs", "digest", "content", "kind", "id", "tenant", "actor", "reason", "created", "key_id",
+    "version", "currency", "reference", "spent_month", "spent_total", "priority",
+)  # fmt: skip
+_TOLD: Final = ("what", "subject", "reason", "entries")
+_AMOUNTS: Final = ("amount", "tax", "charge", "credit_limit", "month", "total")
 
 
 @dataclass(frozen=True)
@@ -107,13 +113,14 @@ def _of_ledger(
 ) -> list[Line]:
     with daybook(visit) as book:
         listed = book.entries(before, MOST + 1, kinds, tenant)
-    return [_entry_line(each, visit.reader.entry(each.seq)) for each in listed]
+    currency = currency_of(visit)
+    return [_entry_line(each, visit.reader.entry(each.seq), currency) for each in listed]
 
 
-def _entry_line(listed: Listed, record: Record | None) -> Line:
+def _entry_line(listed: Listed, record: Record | None, currency: str) -> Line:
     entry: Any = record.entry if record else None
     who, why = getattr(entry, "actor", ""), getattr(entry, "reason", "")
-    kind, subject, what = listed.kind, listed.id, in_words(entry)
+    kind, subject, what = listed.kind, listed.id, in_words(entry, currency)
     if isinstance(entry, e.DocumentFiled):
         kind = entry.sort
         if entry.sort == "action":
@@ -136,33 +143,43 @@ def _entry_line(listed: Listed, record: Record | None) -> Line:
     )
 
 
-def in_words(entry: Any) -> str:
-    """An entry's own fields, short: amounts as money, times and hashes left to the journal."""
+def in_words(entry: Any, currency: str) -> str:
+    """An entry's own fields, short: amounts as money (of ``currency`` where it names none), times
+    as dates; legs and hashes are left to the journal."""
     if entry is None:
         return ""
     if isinstance(entry, e.DocumentFiled):
         if entry.sort == "action":
-            told = {
-                k: v for k, v in entry.content.items() if k not in ("what", "subject", "reason")
-            }
-            return ", ".join(f"{name} {_plain(value)}" for name, value in told.items() if value)
-        number = f", {entry.series}-{entry.number}" if entry.number else ""
-        return f"{entry.id}, revision {entry.revision}{number}"
-    currency = getattr(entry, "currency", None)
+            return _action(entry.content, currency)
+        number = f"{entry.series}-{entry.number:06d}, " if entry.number else ""
+        return f"{number}revision {entry.revision}"
+    named = getattr(entry, "currency", None) or currency
     parts = []
     for name in entry.__struct_fields__:
         value = getattr(entry, name)
-        if name in _HIDDEN or name == "currency" or value in (None, "", (), False, 0):
-            continue
-        if currency and name in ("amount", "tax", "charge"):
-            value = str(Money(value, currency))
-        parts.append(f"{name.replace('_', ' ')} {_plain(value)}")
+        if name not in _HIDDEN and value not in (None, "", (), False, 0):
+            parts.append(f"{name.replace('_', ' ')} {_plain(name, value, named)}")
     return ", ".join(parts)
 
 
-def _plain(value: Any) -> str:
+def _action(content: dict[str, Any], currency: str) -> str:
+    """What the console noted beside an action: its numbers, and the entries that it made."""
+    told = {key: value for key, value in content.items() if key not in _TOLD and value}
+    words = [
+        f"{name.replace('_', ' ')} {_plain(name, each, currency)}" for name, each in told.items()
+    ]
+    if entries := content.get("entries"):
+        words.append(f"journal entry {', '.join(map(str, entries))}")
+    return ", ".join(words)
+
+
+def _plain(name: str, value: Any, currency: str) -> str:
     if isinstance(value, str):
         return value
+    if type(value) is int and name in (*_AMOUNTS, "before", "after", "per_hour"):
+        return str(Money(value, currency))
+    if type(value) is int and name == "expires":
+        return time.strftime("%Y-%m-%d", time.gmtime(value // NANO))
     return msgspec.json.encode(value).decode()[:300]
 
 

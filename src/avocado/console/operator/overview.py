@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from avocado.billing.daybook import FILE, Daybook, UsageSum, open_daybook
+from avocado.billing.daybook import FILE, Daybook, MoneySum, UsageSum, open_daybook
 from avocado.cli.statements import draw_statement
 from avocado.console import chart
 from avocado.console.operator.doors import DOORS
@@ -48,12 +49,14 @@ class Total:
     revenue: int = 0
 
     @classmethod
-    def of(cls, rows: Sequence[UsageSum], currency: str) -> Total:
-        return cls(
-            sum(row.requests for row in rows),
-            sum(row.tokens for row in rows),
-            sum(row.net for row in rows if row.currency == currency),
+    def of(cls, rows: Sequence[UsageSum], fees: Sequence[MoneySum], currency: str) -> Total:
+        earned = sum(row.net for row in rows if row.currency == currency)
+        earned += sum(
+            fee.amount - fee.refunded
+            for fee in fees
+            if fee.kind == "Billed" and fee.currency == currency
         )
+        return cls(sum(row.requests for row in rows), sum(row.tokens for row in rows), earned)
 
 
 @PAGES.show("/operator", roles=DOORS["overview"])
@@ -89,16 +92,17 @@ def figures(visit: Visit) -> Values:
     until_then = min(last + timedelta(days=now.day), now.replace(day=1))
     with daybook(visit) as book:
         this = book.usage(since=f"{month}-01", by=("day", "currency"))
-        before = book.usage(
-            since=last.isoformat(), until=until_then.isoformat(), by=("day", "currency")
-        )
+        fees = book.money(since=f"{month}-01")
+        then = (last.isoformat(), until_then.isoformat())
+        before = book.usage(None, *then, by=("day", "currency"))
+        fees_before = book.money(None, *then)
     days = [row for row in this if row.day == now.isoformat()]
     values: dict[str, object] = {
         "month": month,
         "currency": currency,
-        "total": Total.of(this, currency),
-        "before": Total.of(before, currency),
-        "today": Total.of(days, currency),
+        "total": Total.of(this, fees, currency),
+        "before": Total.of(before, fees_before, currency),
+        "today": Total.of(days, (), currency),
         "money_pages": visit.who.role in DOORS["statement"],
         "margin": None,
     }
@@ -123,38 +127,47 @@ def charts(visit: Visit) -> Values:
     names = {each.tenant: each.name for each in visit.reader.customers()} if top else {}
     say = visit.formats
     revenue = [row for row in rows if row.currency == currency]
+    models = _largest(rows)
     return {
         "empty": empty,
         "revenue_chart": _bars(
-            visit, days, revenue, lambda row: row.net, lambda v: say.money(int(v), currency)
+            visit, days, models, revenue, lambda row: row.net, lambda v: say.money(int(v), currency)
         ),
-        "tokens_chart": _bars(visit, days, rows, lambda row: row.tokens, say.compact),
+        "tokens_chart": _bars(visit, days, models, rows, lambda row: row.tokens, say.compact),
         "top": [(row, names.get(row.tenant or "", row.tenant)) for row in top],
         "customers": len(visit.reader.customers()) if empty else 1,
         "offers": len(visit.console.workspace.store.pointed("offer")) if empty else 1,
     }
 
 
+def _largest(rows: Sequence[UsageSum]) -> list[str]:
+    """The models that earn most, as many as the charts have colours for, in one order for all."""
+    sums: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        net, tokens = sums.get(row.offer or "", (0, 0))
+        sums[row.offer or ""] = (net + row.net, tokens + row.tokens)
+    ordered = sorted(sums, key=lambda name: (-sums[name][0], -sums[name][1], name))
+    return ordered if len(ordered) <= chart.COLOURS else ordered[: chart.COLOURS - 1]
+
+
 def _bars(
     visit: Visit,
     days: Sequence[str],
+    models: Sequence[str],
     rows: Sequence[UsageSum],
     of: Callable[[UsageSum], int],
     say: chart.Say,
 ) -> Markup:
-    """Bars by day, stacked by model: the five largest, and the others together."""
-    sums: dict[str, int] = {}
-    for row in rows:
-        sums[row.offer or ""] = sums.get(row.offer or "", 0) + max(0, of(row))
-    largest = sorted(sums, key=lambda name: (-sums[name], name))[: chart.COLOURS - 1]
-    names = [*largest, *([visit.t("op.others")] if len(sums) > len(largest) else [])]
+    """Bars by day, stacked by model, what is not named together."""
     place = {day: number for number, day in enumerate(days)}
-    values = {name: [0] * len(days) for name in names or [""]}
+    values = {name: [0] * len(days) for name in models or [""]}
+    others = visit.t("op.others")
     for row in rows:
-        name = row.offer if row.offer in largest else names[-1]
+        name = row.offer if row.offer in values else others
+        counts = values.setdefault(name or "", [0] * len(days))
         if row.day in place:
-            values[name or ""][place[row.day or ""]] += max(0, of(row))
+            counts[place[row.day or ""]] += max(0, of(row))
     labels = [visit.formats.short_day(day) for day in days]
     series = [chart.Series(name, counts) for name, counts in values.items()]
     caption = chart.Caption(visit.t("op.by_day"), visit.t("op.day"), visit.t("do.as_table"))
-    return chart.bars(labels, series, say, caption, low=True)
+    return chart.bars(labels, series, cache(say), caption, low=True)

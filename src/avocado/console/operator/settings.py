@@ -29,7 +29,7 @@ _HERE: Final = "/operator/settings"
     "/operator/settings",
     roles=DOORS["settings"],
     template="operator/settings.html",
-    nav=Nav("op.settings", "gear", 430, "op.group_trust"),
+    nav=Nav("op.settings", "code", 430, "op.group_trust"),
 )
 def settings(visit: Visit) -> Values:
     workspace = visit.console.workspace
@@ -37,8 +37,8 @@ def settings(visit: Visit) -> Values:
     tables = []
     for name in SECTIONS:
         value = getattr(config, name, None)
-        if value is not None:
-            tables.append((name, flat(msgspec.to_builtins(value))))
+        if value is not None and (rows := flat(msgspec.to_builtins(value))):
+            tables.append((name, rows))
     database = visit.console.threads.database()
     return {
         "config": config,
@@ -60,10 +60,12 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
             for key, each in value.items()
             for pair in flat(each, f"{name}.{key}" if name else str(key))
         ]
-    if value is None or value in ([], ()):
+    if value is None or value == [] or value == ():
         return []
-    if isinstance(value, list):
-        return [(name, ", ".join(map(str, value)))]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(without_password(str(each)) for each in value))]
+    if isinstance(value, bool):
+        return [(name, "true" if value else "false")]
     return [(name, without_password(str(value)))]
 
 
