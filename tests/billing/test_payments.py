@@ -367,6 +367,31 @@ def test_real_and_test_money_have_accounts_of_their_own(till: Till, stripe: Stan
     assert (after.value.provider, after.value.card, after.value.auto) == ("stripe", None, None)
 
 
+def test_a_customer_hears_of_each_failure_once_and_that_it_stopped(
+    till: Till, stripe: StandIn
+) -> None:
+    from avocado.billing.outbox import load
+    from avocado.billing.payment_notices import tell
+    from avocado.billing.profile import change_profile
+
+    change_profile(till.reader, till.do, "acme", {"email": "a@b.example", "language": "de"}, "x")
+    till.save_card("0341")
+    till.auto()
+    for _hour in range(60):
+        till.payments.top_up_due(till.now)
+        tell(till.reader, till.do, "Avocado", till.now)
+        till.later(HOUR)
+    waiting = load(till.reader, "acme").value.waiting
+    assert [each.id for each in waiting] == [
+        "auto-topup/acme/1/failed/mail",
+        "auto-topup/acme/2/failed/mail",
+        "auto-topup/acme/3/stopped/mail",
+    ]
+    assert waiting[2].subject == "Avocado: Die automatische Aufladung ist ausgeschaltet"
+    assert "23,80" in waiting[2].body
+    assert "declined" in waiting[2].body
+
+
 @pytest.mark.parametrize(
     ("available", "tried", "off", "failures", "month", "step"),
     [

@@ -116,6 +116,7 @@ class Clerk:
 
 
 def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Done]:
+    from avocado.billing.payment_notices import tell
     from avocado.billing.provider import PaymentsOff
     from avocado.cli.payments import payments_of
 
@@ -123,9 +124,9 @@ def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Don
         payments = payments_of(workspace, reader, do)
     except PaymentsOff:
         return []
-    return [
-        Done(f"top-up {each.state}", each.tenant, each.words) for each in payments.top_up_due(now)
-    ]
+    made = payments.top_up_due(now)
+    tell(reader, do, seller_name(workspace), now)
+    return [Done(f"top-up {each.state}", each.tenant, each.words) for each in made]
 
 
 def _collector(workspace: Workspace, reader: Reader, do: Do, now: int) -> Collect | None:
