@@ -96,7 +96,7 @@ def answer(console: Console, asked: Asked) -> Answered:
         found = asked.route.function(visit)
     except (Refused, LedgerError) as error:
         if isinstance(error, UnknownCustomer) or (
-            isinstance(error, LedgerError) and asked.route.kind != "act"
+            isinstance(error, LedgerError) and asked.route.kind not in ("act", "hook")
         ):
             return failed(visit, error)
         return refused(visit, error)
@@ -337,6 +337,8 @@ def _flash(visit: Visit) -> tuple[Mapping[str, str] | None, tuple[Cookie, ...]]:
 def refused(visit: Visit, error: Refused | LedgerError) -> Answered:
     """The page of the form once more, with the reasons; or a page that has only them."""
     reasons = error.reasons if isinstance(error, Refused) else (str(error),)
+    if visit.route.kind == "hook":  # its sender asks again later
+        return _data(visit, Data({"error": {"message": "\n".join(reasons)}}, 503))
     if visit.route.kind == "act" and wants_json(visit):
         return _data(visit, Data({"error": {"message": "\n".join(reasons)}}, 422))
     shown_by = {each.function: each for each in visit.console.routes if each.kind == "show"}
@@ -383,8 +385,8 @@ def failed(visit: Visit, error: Exception) -> Answered:
 
 
 def wants_json(visit: Visit) -> bool:
-    """Whether one of our scripts asks."""
-    return "application/json" in visit.headers.get("accept", "")
+    """Whether a program asks: one of our scripts, or another machine."""
+    return visit.route.kind == "hook" or "application/json" in visit.headers.get("accept", "")
 
 
 def _quote(url: str) -> str:

@@ -101,7 +101,7 @@ def provider_of(console: Console) -> Provider:
 
 
 def _session(console: Console, provider: Provider) -> Any:
-    from authlib.integrations.requests_client import OAuth2Session
+    from authlib.integrations.requests_client import OAuth2Session  # type: ignore[import-untyped]
 
     config = provider.config
     secret = os.environ.get(config.secret_variable)
@@ -150,8 +150,7 @@ def callback(visit: Visit) -> Reply:
     person = people.by_email(database, email)
     if person is None:
         return _turned_away(visit, visit.t("door.unknown", email=email))
-    entered = enter(visit, person, f"OpenID Connect by {provider.config.issuer}", begun["next"])
-    return entered
+    return enter(visit, person, f"OpenID Connect by {provider.config.issuer}", begun["next"])
 
 
 def _begun(visit: Visit) -> dict[str, str]:
@@ -173,7 +172,7 @@ def _begun(visit: Visit) -> dict[str, str]:
 def _email(visit: Visit, provider: Provider, begun: dict[str, str]) -> str:
     """The verified address that the provider vouches for. Raises NotSignedIn."""
     import requests
-    from authlib.common.errors import AuthlibBaseError
+    from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 
     about = provider.about()
     _check(about["token_endpoint"])

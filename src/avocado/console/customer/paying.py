@@ -134,7 +134,7 @@ def set_auto(visit: Visit) -> Reply:
 
 @PAGES.act("/billing/auto/stop", roles=ADMIN, again=top_up_page)
 def stop_auto(visit: Visit) -> Reply:
-    from avocado.billing.auto_topup import stop_auto as stop
+    from avocado.billing.topup import stop_auto as stop
 
     with visit.writing() as do:
         stop(visit.reader, do, visit.tenant, visit.actor)
