@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from avocado.cli import accounts, customers, trace
 from avocado.cli.arguments import this_month
-from avocado.cli.book import reading
+from avocado.cli.book import reading, writing
 from avocado.cli.data import corpus_lines, freeze_corpus, place_base, recipe_base
 from avocado.cli.evaluate import evaluate_checkpoint, show_scorecard
 from avocado.cli.output import Output
@@ -24,6 +24,7 @@ from avocado.cli.train import checkpoint_lines
 from avocado.demo import customer as person
 from avocado.demo.server import running_server
 from avocado.errors import Refused
+from avocado.ledger.entry import Deposited
 from avocado.lineage import short
 from avocado.terms.money import Money
 from avocado.terms.price import PriceSheet
@@ -38,6 +39,15 @@ EXAMPLES: Final = 10_000
 
 TENANT: Final = "acme"
 CREDIT: Final = Money.parse("1.00")
+BUYER: Final = {
+    "company": "Acme GmbH",
+    "address": ("Hauptstraße 5",),
+    "postcode": "20095",
+    "city": "Hamburg",
+    "country": "DE",
+    "email": "ada@acme.example",
+    "language": "en",
+}
 PRICE: Final = PriceSheet(Money.parse("0.20").nanos, Money.parse("0.80").nanos)
 
 
@@ -74,9 +84,12 @@ class Demo:
         self.release(checkpoint)
         self.sell()
         self.account()
+        self.invoice()
         self.made["seconds"] = round(time.monotonic() - self._began, 1)
         self.out.say(f"\nDone in {self.made['seconds']:.0f} s. Look around:")
         self.say(f"cd {self.folder}", f"avocado trace {MODEL}", "avocado verify", "avocado serve")
+        self.say("avocado console --open")
+        self.say("avocado console --open                 # or: avocado demo --open")
         return self.made
 
     def write_data(self) -> None:
@@ -182,6 +195,26 @@ class Demo:
         links = trace.trace_links(self.workspace, invoice.lines[0].id, period)
         self.say(*(line for link in links for line in link.lines()))
         self.made |= {"invoice": invoice.to_json(), "balance": Money(balance.available).decimal()}
+
+    def invoice(self) -> None:
+        """The month is not over, so its invoice can't be closed; that of the credit can."""
+        from avocado.billing.invoices import invoice_from, shown_number
+        from avocado.billing.pdf import facturx_pdf
+        from avocado.billing.profile import change_profile
+        from avocado.billing.topups import issue_topup_invoice
+        from avocado.cli.issuer import issuer_of
+
+        self.title("The invoice of its credit, as the customer gets it")
+        with reading(self.workspace) as reader, writing(self.workspace) as do:
+            change_profile(reader, do, TENANT, BUYER, "demo")
+            deposit = next(each.entry for each in reader.postings(TENANT))
+            assert isinstance(deposit, Deposited)
+            issuer, now = issuer_of(self.workspace), time.time_ns()
+            issued = issue_topup_invoice(reader, do, issuer, TENANT, deposit.id, now, actor="demo")
+        path = self.folder / f"{shown_number(issued)}.pdf"
+        path.write_bytes(facturx_pdf(invoice_from(issued), shown_number(issued)))
+        self.say(str(path), "PDF/A-3 with an EN 16931 e-invoice (Factur-X) in it")
+        self.made["invoice_file"] = str(path)
 
     def _check_sums(self, invoice: Invoice, charged: int, available: int) -> None:
         lines = sum(line.nanos for line in invoice.lines)
