@@ -27,6 +27,7 @@ def key_of(shop: Path, avocado: Avocado, *words: str) -> str:
 
 REFUSED = [
     (("customer", "add", "acme", "--credit", "5"), "already"),
+    (("customer", "add", "acme", "--name", "Another"), "already"),
     (("customer", "add", "Acme Ltd"), "lower-case"),
     (("customer", "limit", "nobody", "--month", "1"), "nobody"),
     (("customer", "log", "nobody"), "nobody"),

@@ -43,26 +43,30 @@ def add_customer(
     Raises:
         Refused: the id is none, or taken: the same again would deposit again.
     """
+    from avocado.gateway.admin import AdminRefused
     from avocado.ledger.operation import OpenCustomer
 
+    taken = f"there is a customer {tenant!r} already: give it money with: avocado credit"
     if not _TENANT.fullmatch(tenant):
         raise Refused(
             f"{tenant!r} is no customer id: use lower-case letters, digits, - and _, at most 64"
         )
     currency = workspace.config.currency
     with writing(workspace) as do:
-        opened = do(
-            OpenCustomer(
-                tenant=tenant,
-                name=name or tenant,
-                currency=currency,
-                credit_limit=credit_limit.nanos,
-            )
+        opening = OpenCustomer(
+            tenant=tenant,
+            name=name or tenant,
+            currency=currency,
+            credit_limit=credit_limit.nanos,
         )
+        try:
+            opened = do(opening)
+        except AdminRefused as error:
+            if error.code != "idempotency_conflict":
+                raise
+            raise Refused(taken) from None  # under another name
         if opened.replayed:
-            raise Refused(
-                f"there is a customer {tenant!r} already: give it money with: avocado credit"
-            )
+            raise Refused(taken)
         if credit.nanos:
             do(_deposit(tenant, credit.nanos, currency, "credit at opening"))
 
