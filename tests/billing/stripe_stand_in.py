@@ -196,6 +196,9 @@ class StandIn:
                 ]
                 return 200, _page(found[::-1], form, path)
         found_one = self.objects.get(path.rpartition("/")[2])
+        if method == "POST" and found_one is not None and path.startswith("/v1/customers/"):
+            found_one |= form
+            return 200, found_one
         if method == "GET" and found_one is not None:
             return 200, _public(found_one)
         return 404, _error("invalid_request_error", "resource_missing", f"No such thing: {path}")

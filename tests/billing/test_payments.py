@@ -14,6 +14,7 @@ import pytest
 from avocado.billing import payment as p
 from avocado.billing.auto_topup import HOUR, attempts, due
 from avocado.billing.issuer import Issuer
+from avocado.billing.papers import without_invoice
 from avocado.billing.payments import Payments, troubles
 from avocado.billing.provider import PaymentsOff, ProviderAway, open_provider
 from avocado.billing.record import read
@@ -156,9 +157,10 @@ def test_the_invoice_of_a_top_up_keeps_the_tax_that_was_quoted(till: Till, strip
     payment = till.paid()
     invoice = topup_id("acme", f"pay_{payment}")
     assert till.reader.document(invoice) is None
+    assert without_invoice(till.reader, 0) == ["acme"]
     writer.broken = False
-    till.deliver(stripe.event("checkout.session.completed"))
-    till.deliver(stripe.event("payment_intent.succeeded"))
+    list(till.payments.upkeep(till.now))
+    assert without_invoice(till.reader, 0) == []
     document = till.reader.document(invoice)
     assert document is not None
     drawn = invoice_from(document)
@@ -544,6 +546,25 @@ def test_sync_credits_what_webhooks_did_not_bring(till: Till, stripe: StandIn) -
     stored = account_of(till.reader, "acme")
     assert stored is not None
     assert stored.value.card is not None
+
+
+def test_the_clerk_finds_what_webhooks_lost_once_an_hour(till: Till, stripe: StandIn) -> None:
+    def asked() -> int:
+        return sum(path == "/v1/events" for _, path, _ in stripe.calls)
+
+    offset = time.time_ns() - till.now
+    till.clock.pass_time(offset)
+    stripe.pay(till.checkout())
+    assert [each.tenant for each in till.payments.upkeep(till.now)] == ["acme", "acme"]
+    assert till.wallet() == 10 * EURO
+    before = asked()
+    assert before > 0
+    stripe.pay(till.checkout())
+    assert list(till.payments.upkeep(till.now)) == []
+    assert asked() == before
+    till.later(HOUR)
+    assert len(list(till.payments.upkeep(till.now))) > 0
+    assert till.wallet() == 20 * EURO
 
 
 def test_an_event_from_a_file_is_carried_out(till: Till, stripe: StandIn) -> None:

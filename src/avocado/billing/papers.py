@@ -55,6 +55,18 @@ def catch_up(reader: Reader, papers: Papers, tenant: str) -> tuple[str, ...]:
     return tuple(refused)
 
 
+def without_invoice(reader: Reader, since: int) -> list[str]:
+    """Customers who paid top-ups since ``since`` (ns) that have no invoice: one look-up, however
+    many customers there are."""
+    start = len(p.taxes_id("")) + 1
+    sql = (
+        "SELECT DISTINCT tenant FROM document AS paid WHERE kind = 'top-up-taxes' AND at > ?"  # noqa: S608
+        " AND NOT EXISTS (SELECT 1 FROM document AS made WHERE made.id ="
+        f" 'invoice/' || paid.tenant || '/topup/' || substr(paid.id, {start}))"
+    )
+    return [str(row[0]) for row in reader.rows(sql, (since,))]
+
+
 def is_ours(deposit: str) -> bool:
     """Whether a deposit came from a card: it has the id of a payment."""
     return deposit.startswith(p.deposit_id(""))

@@ -274,6 +274,12 @@ class Problem(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+class Synced(msgspec.Struct, frozen=True):
+    """``payments-synced``: the provider's events until ``until`` (ns) have been looked at."""
+
+    until: int
+
+
 Kept: TypeAlias = Account | Attempt | Return | Dispute | Problem | Quote
 """What is filed as documents."""
 

@@ -21,16 +21,19 @@ from avocado.billing import auto_topup, events, refunds, topup
 from avocado.billing import payment as p
 from avocado.billing.auto_topup import ToppedUp
 from avocado.billing.events import ACTOR, Outcome
-from avocado.billing.papers import Papers, catch_up
-from avocado.billing.provider import Checkout, Provider
-from avocado.billing.record import Do, busy, file, read
+from avocado.billing.papers import Papers, catch_up, without_invoice
+from avocado.billing.provider import Checkout, Provider, ProviderAway, ProviderRefused
+from avocado.billing.record import Do, Stored, busy, file, read
 from avocado.billing.standing import paid_by
 from avocado.billing.topup import TaxOf
 from avocado.errors import Refused
 from avocado.ledger.reader import Reader
-from avocado.terms.money import Money
+from avocado.terms.money import NANO, Money
 
 ROUNDS: Final = 8
+HOUR: Final = 3600 * NANO
+WEEK: Final = 7 * 24 * HOUR
+SYNCED: Final = "payments-synced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,25 @@ class Payments:
             if each.deposit:
                 self.write(each.tenant)
         return done
+
+    def upkeep(self, now: int) -> Iterator[ToppedUp | Outcome]:
+        """What the clerk does now and then: automatic top-ups, refunds that were cut off, invoices
+        that are missing, and once an hour the events that no webhook brought. ``now`` is in ns."""
+        yield from self.top_up_due(now)
+        yield from self.resume()
+        if self.papers is not None:
+            for tenant in without_invoice(self.reader, now - WEEK):
+                self.write(tenant)
+        stored = read(self.reader, SYNCED, p.Synced) or Stored(p.Synced(now - WEEK), 0)
+        until = stored.value.until
+        if now - until < HOUR:
+            return
+        try:
+            yield from (each for each in self.sync((until - HOUR) // NANO) if each.changed)
+        except (ProviderAway, ProviderRefused) as error:
+            yield Outcome(503, f"the provider's events were not read: {error}")
+            return
+        file(self.do, SYNCED, SYNCED, "", p.Synced(now), stored.revision + 1, ACTOR)
 
     def collect(self, tenant: str, nanos: int, now: int) -> bool:
         """For a fee that the wallet cannot pay: whether any money may have come. See

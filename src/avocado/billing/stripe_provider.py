@@ -71,11 +71,12 @@ class StripeProvider:
     # -- customers and what they pay ---------------------------------------------------------------
 
     def create_payer(self, tenant: str, name: str, email: str | None, key: str) -> str:
+        # The same parameters whoever asks, or Stripe refuses the key; the address comes after.
         params: dict[str, Any] = {"name": name, "metadata": {s.TENANT: tenant}}
-        if email:
-            params["email"] = email
         with _asking():
             made = self._client.v1.customers.create(params, {"idempotency_key": key})  # type: ignore[arg-type]
+            if email:
+                self._client.v1.customers.update(made.id, {"email": email})
         return str(made.id)
 
     def open_checkout(

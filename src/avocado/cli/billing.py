@@ -22,6 +22,8 @@ from avocado.errors import Refused
 from avocado.workspace import Workspace
 
 if TYPE_CHECKING:
+    from avocado.billing.auto_topup import ToppedUp
+    from avocado.billing.events import Outcome
     from avocado.billing.mail import MailServer
     from avocado.ledger.reader import Reader
 
@@ -116,6 +118,7 @@ class Clerk:
 
 
 def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Done]:
+    from avocado.billing.auto_topup import ToppedUp
     from avocado.billing.payment_notices import tell
     from avocado.billing.provider import PaymentsOff
     from avocado.cli.payments import payments_of
@@ -124,9 +127,16 @@ def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Don
         payments = payments_of(workspace, reader, do)
     except PaymentsOff:
         return []
-    made = payments.top_up_due(now)
+    made = [
+        Done(f"top-up {each.state}" if isinstance(each, ToppedUp) else "payment", *_told(each))
+        for each in payments.upkeep(now)
+    ]
     tell(reader, do, seller_name(workspace), now)
-    return [Done(f"top-up {each.state}", each.tenant, each.words) for each in made]
+    return made
+
+
+def _told(each: ToppedUp | Outcome) -> tuple[str, str]:
+    return each.tenant, each.words
 
 
 def _collector(workspace: Workspace, reader: Reader, do: Do, now: int) -> Collect | None:
