@@ -166,13 +166,15 @@ def topup(net: int = 10_000, category: str = "S", **given: Any) -> InvoiceDocume
     )
 
 
-def credit_note(language: str = "de", net: int = 2_500, category: str = "S") -> CreditNoteDocument:
+def credit_note(
+    language: str = "de", net: int = 2_500, category: str = "S", **given: Any
+) -> CreditNoteDocument:
     """Part of an invoice, given back."""
     tax = _taxed(category, net)
     line = DocumentLine(
         "credit", "credit", net * 10**7, net, offer="avocado-1", text="Goodwill, as agreed"
     )
-    return CreditNoteDocument(
+    note = CreditNoteDocument(
         series="AV-2026-CN",
         invoice="invoice/acme/2026-10",
         invoice_number=NUMBER,
@@ -189,6 +191,7 @@ def credit_note(language: str = "de", net: int = 2_500, category: str = "S") -> 
         taxes=(tax,),
         gross_minor=net + tax.amount_minor,
     )
+    return replace(note, **given)
 
 
 def _taxed(category: str, net: int) -> TaxSum:

@@ -13,9 +13,21 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 
 from avocado.billing.einvoice import describe, einvoice_xml
-from avocado.billing.invoices import InvoiceDocument, Seller, TaxSum
+from avocado.billing.invoices import (
+    InvoiceDocument,
+    Seller,
+    TaxSum,
+    credit_note_from,
+    invoice_from,
+    shown_number,
+)
 from avocado.billing.layout import AnyDocument
+from avocado.billing.pdf import render_pdf
+from avocado.billing.profile import change_profile
+from avocado.billing.topups import issue_topup_invoice, quote_topup
 from avocado.errors import Refused
+from avocado.terms.money import NANO
+from avocado.terms.usage import Usage
 from tests.billing.papers import (
     BUYERS,
     FEE,
@@ -30,6 +42,7 @@ from tests.billing.papers import (
     topup,
     usage,
 )
+from tests.billing.shop import Shop, table
 
 Findings = Callable[[bytes], list[str]]
 SVRL = "{http://purl.oclc.org/dsdl/svrl}"
@@ -204,3 +217,36 @@ def test_what_is_missing_is_named() -> None:
 
 def test_many_lines(findings: Findings) -> None:
     assert findings(einvoice_xml(invoice(lines=models(15)), NUMBER)) == []
+
+
+@pytest.mark.parametrize(
+    ("country", "vat_id"), [("DE", None), ("FR", "FR40303265045"), ("CH", None)]
+)
+def test_what_a_real_book_issues_is_valid_and_printed(
+    findings: Findings, tmp_path: Path, country: str, vat_id: str | None
+) -> None:
+    """A month's invoice, one of prepaid credit, and a credit note on each, from the ledger."""
+    with Shop(tmp_path / "book.db", taxes=table()) as shop:
+        shop.open(credit_limit=100 * NANO)
+        profile = {"country": country, "company": "Acme", "city": "X", "vat_id": vat_id}
+        change_profile(shop.reader, shop.do, "acme", profile, "test")
+        (tax,) = quote_topup(shop.reader, shop.issuer, "acme", 1_000, "2026-09-03")
+        deposit = shop.deposit(10 * NANO, tax=tax.amount_minor * NANO // 100)
+        now = shop.clock.now()
+        bought = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+        notes = [shop.credit(bought.id, net_minor=400)]
+        request = shop.use(sheet=2, usage=Usage(3_000, 4_000, cached=1_000, reasoning=7))
+        shop.use(sheet=1, usage=Usage(1, 1))
+        shop.use()
+        shop.bill(49 * NANO)
+        shop.refund(request, 1_234_567)
+        shop.go_to("2026-10-02")
+        month = shop.close_month("2026-09")
+        assert month is not None
+        notes += [shop.credit(month.id, net_minor=100), shop.credit(month.id)]
+        for document in (bought, month, *notes):
+            paper = credit_note_from(document) if document in notes else invoice_from(document)
+            number = shown_number(document)
+            assert findings(einvoice_xml(paper, number)) == []
+            adds_up(describe(paper, number))
+            assert render_pdf(paper, number).startswith(b"%PDF")

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from avocado.billing import pdf
 from avocado.billing.einvoice import einvoice_xml
+from avocado.billing.invoices import DocumentLine
 from avocado.billing.layout import AnyDocument, lay_out
 from avocado.billing.pdf import facturx_pdf, render_pdf, wished_pdf
 from avocado.billing.wording import LANGUAGES
@@ -143,6 +144,19 @@ def test_a_credit_note_and_a_topup() -> None:
     assert "Zu zahlen 0,00 €" in paid
     assert "Der Betrag ist bezahlt" in paid
     assert paid.count("Visa 4242") == 1
+
+
+def test_a_credit_note_says_what_is_given_back_and_why_once() -> None:
+    why = "Outage of 12 October"
+    whole = DocumentLine("credit", "credit", 25 * 10**9, 2_500, text=why)
+    page = lay_out(credit_note(lines=(whole,)), NUMBER)
+    assert [(row.item, row.detail) for row in page.groups[0].lines] == [("Korrekturbetrag", "")]
+    part = replace(usage("avocado-1", "completion", 9), kind="credit", minor=2_500, text=why)
+    page = lay_out(credit_note(lines=(part,)), NUMBER)
+    assert (page.groups[0].title, page.groups[0].lines[0].item) == ("avocado-1", "Ausgabe-Tokens")
+    assert (page.columns[1], page.groups[0].lines[0].tokens.text) == ("", "")
+    (text,) = pages(render_pdf(credit_note(lines=(part,)), NUMBER))
+    assert text.count(why) == 1
 
 
 def test_a_payment_code_is_there_where_euros_are_owed_by_transfer() -> None:

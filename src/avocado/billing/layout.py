@@ -73,7 +73,7 @@ def item_of(line: DocumentLine, words: Wording) -> str:
     item = item or line.offer
     if line.kind == "refund":
         return words.say("refund-of", item=item) if item else words.say("refund")
-    return item or line.text or words.say("credited")
+    return item or (line.text if line.kind == "fee" else "") or words.say("credited")
 
 
 def tax_notes(document: AnyDocument, words: Wording) -> tuple[str, ...]:
@@ -151,13 +151,18 @@ def _facts(document: AnyDocument, number: str, words: Wording) -> tuple[Fact, ..
 
 def _columns(document: AnyDocument, words: Wording) -> tuple[str, ...]:
     currency = document.currency
-    counted = any(line.tokens for line in document.lines)
+    counted = any(map(_counted, document.lines))
     return (
         words.say("column-item"),
         words.say("column-tokens") if counted else "",
         words.say("column-price", currency=currency) if counted else "",
         words.say("column-amount", currency=currency),
     )
+
+
+def _counted(line: DocumentLine) -> bool:
+    """Whether tokens and price make the amount: not where part of it is given back."""
+    return line.kind == "usage" and bool(line.token_kind)
 
 
 def _exact(document: AnyDocument, line: DocumentLine) -> int:
@@ -187,11 +192,11 @@ def _groups(document: AnyDocument, words: Wording) -> tuple[Group, ...]:
     amounts = _digits(document)
     prices = max((document.digits, *(decimals(line.price) for line in document.lines)))
 
-    paid_by = document.reference if isinstance(document, InvoiceDocument) else ""
+    known = document.reference if isinstance(document, InvoiceDocument) else document.reason
 
     def row(line: DocumentLine) -> Row:
-        counted = bool(line.token_kind)
-        detail = "" if line.text in (item_of(line, words), paid_by) else line.text
+        counted = _counted(line)
+        detail = "" if line.text in (item_of(line, words), known) else line.text
         return Row(
             item=item_of(line, words),
             detail=words.say("free") if counted and not line.price else detail,
@@ -204,7 +209,7 @@ def _groups(document: AnyDocument, words: Wording) -> tuple[Group, ...]:
         return (line.offer, line.release, line.price_version) if line.token_kind else ("", "", "")
 
     made = []
-    metered = any(line.token_kind for line in document.lines)
+    metered = any(map(_counted, document.lines))
     for (offer, release, version), lines in groupby(document.lines, key=model):
         said = words.say("price-version", version=version) if version else ""
         detail = " · ".join(text for text in (release, said) if text)
