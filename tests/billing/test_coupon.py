@@ -32,8 +32,8 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 
 def create(book: Book, code: str = "SPRING", **terms: Any) -> Coupon:
-    terms = {"kind": "percent", "value": 250_000} | terms
-    return coupons.create(book.reader, book.do, Coupon(code, **terms))
+    made: dict[str, Any] = {"kind": "percent", "value": 250_000} | terms
+    return coupons.create(book.reader, book.do, Coupon(code, **made))
 
 
 def redeem(book: Book, code: str = "SPRING", tenant: str = "acme") -> int:
@@ -139,15 +139,16 @@ def test_many_at_once_never_redeem_more_than_there_are(book: Book) -> None:
         book.do(o.OpenCustomer(tenant=f"c{number}", name="C"))
     places: list[int] = []
 
-    def one(tenant: str) -> None:
+    def one(number: int) -> None:
+        tenant, now = f"c{number // 2 * 2}", book.now + number  # two ask for each customer
         with open_reader(book.target) as reader:
             try:
-                places.append(coupons.redeem(reader, book.do, "TEN", tenant, book.now).place)
+                places.append(coupons.redeem(reader, book.do, "TEN", tenant, now).place)
             except Refused as refused:
                 said.append(str(refused))
 
     said: list[str] = []
-    threads = [threading.Thread(target=one, args=[f"c{number // 2 * 2}"]) for number in range(24)]
+    threads = [threading.Thread(target=one, args=[number]) for number in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:

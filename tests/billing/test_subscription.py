@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +30,7 @@ from avocado.billing.clerk import Tools, work
 from avocado.billing.coupon import Coupon
 from avocado.billing.plans import publish, version_of
 from avocado.billing.proration import split
+from avocado.billing.upkeep import load
 from avocado.errors import Refused
 from avocado.ledger import operation as o
 from avocado.ledger.entry import AllowanceExpired, Billed, GrantExpired
@@ -399,7 +402,7 @@ def test_dying_between_any_two_operations_changes_nothing_in_the_end(make: Any) 
     whole = make(money=1000)
     done: list[o.AnyOperation] = []
 
-    def counting(operation: o.AnyOperation) -> o.AnyResult:
+    def counting(operation: o.AnyOperation) -> Any:
         done.append(operation)
         return whole.do(operation)
 
@@ -526,7 +529,7 @@ class Months(RuleBasedStateMachine):
 
     def note(self) -> None:
         """At the end of a day: which plan was paid for it."""
-        stored = subs.load(self.book.reader, "acme")
+        stored = load(self.book.reader, "acme")
         if stored is not None and stored.value.state == "active" and stored.value.plan in PAID:
             self.paid_days[self.book.today] = stored.value.plan
 
@@ -558,7 +561,7 @@ class Months(RuleBasedStateMachine):
     @invariant()
     def entitlement_is_the_state(self) -> None:
         self.book.clerk()
-        stored = subs.load(self.book.reader, "acme")
+        stored = load(self.book.reader, "acme")
         assert self.book.policies == (
             {} if stored is None else {"acme": stored.value.plan if stored.value.entitled else None}
         )
@@ -573,7 +576,7 @@ class Months(RuleBasedStateMachine):
 
     @invariant()
     def what_is_to_be_done_is_done(self) -> None:
-        stored = subs.load(self.book.reader, "acme")
+        stored = load(self.book.reader, "acme")
         if stored is not None:
             assert stored.value.leaving is None
             assert bool(stored.value.todo) == (stored.value.state == "past due")
@@ -581,49 +584,66 @@ class Months(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "book"):
             return
-        fees = [
-            (each, *map(date.fromisoformat, each.reason.split(" to "))) for each in self.book.fees()
-        ]
-        free = {f.id for f, *_ in fees if f.amount == 0}
-        assert free == set()
-        allowances = {each.id: each for each in self.book.reader.allowances("acme")}
-        for fee, since, last in fees:
-            name, version = fee.item.removeprefix("plan:").split("@")
-            terms = version_of(self.book.reader, name, int(version)).plan.subscription
-            assert terms is not None
-            assert 0 < fee.amount <= terms.fee
-            days, back = (last - since).days + 1, self.book.refunds(fee.id)
-            assert 0 <= back <= fee.amount
-            key = fee.id.removeprefix("fee/")
-            given = [a for id_, a in allowances.items() if id_.startswith(f"tokens/{key}/")]
-            assert len(given) <= len(terms.included)
-            whole = sum(each.tokens for each in terms.included)
-            assert sum(each.tokens for each in given) <= whole
-            assert all(
-                each.used + each.expired + each.left + each.reserved == each.tokens
-                for each in given
-            )
-            assert days > 0
-        for day, plan in self.paid_days.items():
-            covering = [
-                fee
-                for fee, since, last in fees
-                if since <= day <= last and fee.item == f"plan:{plan}@1"
-            ]
-            coupon_paid_all = plan == "basic" and "HALF" in str(covering)
-            assert covering or coupon_paid_all or self._was_free(day), (day, plan, fees)
-        spent = sum(fee.amount - self.book.refunds(fee.id) for fee, *_ in fees)
-        income = {
-            k: v for k, v in self.book.reader.accounts().items() if k.startswith("revenue:plan:")
-        }
-        assert sum(income.values()) == spent
+        fees = [charge(each) for each in self.book.fees()]
+        self.each_day_is_charged_once(fees)
+        self.what_a_fee_brings_came_once(fees)
+        self.every_day_on_a_paid_plan_is_charged(fees)
+        spent = sum(fee.bill.amount - self.book.refunds(fee.bill.id) for fee in fees)
+        accounts = self.book.reader.accounts().items()
+        assert spent == sum(nanos for name, nanos in accounts if name.startswith("revenue:plan:"))
         assert self.book.broken() == []
         self.book.close()
 
-    def _was_free(self, day: date) -> bool:
-        """A fee that coupons took off wholly is no entry."""
+    def each_day_is_charged_once(self, fees: list[Fee]) -> None:
+        """Of two fees for the same day the second came by a change at once, which gave back the
+        first as far as it was unused, or with another subscription."""
+        for before, after in itertools.pairwise(fees):
+            if after.since <= before.last:
+                assert (before.count, before.moves) != (after.count, after.moves)
+                whole = before.bill.amount
+                rest = split(whole, before.since, before.last + timedelta(days=1), after.since)[1]
+                most = rest if before.count == after.count else whole
+                assert 0 <= self.book.refunds(before.bill.id) <= most
+
+    def what_a_fee_brings_came_once(self, fees: list[Fee]) -> None:
+        allowances = self.book.reader.allowances("acme")
+        for fee in fees:
+            name, version = fee.bill.item.removeprefix("plan:").split("@")
+            terms = version_of(self.book.reader, name, int(version)).plan.subscription
+            assert terms is not None
+            assert 0 < fee.bill.amount <= terms.fee
+            prefix = "tokens/" + fee.bill.id.removeprefix("fee/") + "/"
+            given = [each for each in allowances if each.id.startswith(prefix)]
+            assert len(given) <= len(terms.included)
+            assert sum(a.tokens for a in given) <= sum(each.tokens for each in terms.included)
+
+    def every_day_on_a_paid_plan_is_charged(self, fees: list[Fee]) -> None:
         redeemed = {d.id.split("/")[1] for d in self.book.reader.documents("redemption", "acme")}
-        return redeemed == {"HALF", "FIVE"}
+        for day, plan in self.paid_days.items():
+            covering = [
+                fee
+                for fee in fees
+                if fee.since <= day <= fee.last and fee.bill.item == f"plan:{plan}@1"
+            ]
+            free = plan == "basic" and redeemed == {"HALF", "FIVE"}  # 10 less half less 5
+            assert covering or free, (day, plan, fees)
+
+
+@dataclass(frozen=True)
+class Fee:
+    """A fee, and what its id and its reason say: the days from ``since`` to ``last``."""
+
+    bill: Billed
+    since: date
+    last: date
+    count: int
+    moves: int
+
+
+def charge(bill: Billed) -> Fee:
+    since, last = map(date.fromisoformat, bill.reason.split(" to "))
+    _, _, count, _, moves = bill.id.split("/")
+    return Fee(bill, since, last, int(count), int(moves))
 
 
 def months(folder: Path, examples: int) -> None:

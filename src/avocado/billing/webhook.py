@@ -166,7 +166,10 @@ class _Pinned(http.client.HTTPConnection):
             self.default_port = 443
 
     def connect(self) -> None:
-        self.sock: Any = socket.create_connection((self._address, self.port), TIMEOUT_SECONDS)
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        self.sock: Any = socket.socket(family, socket.SOCK_STREAM)  # asks no resolver again
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect((self._address, self.port))
         if self._secure:
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
