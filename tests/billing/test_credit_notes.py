@@ -11,16 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from avocado.billing.accounting import COLUMNS, percent, rows, safe, write_csv
 from avocado.billing.credit_notes import complete
 from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
-from avocado.billing.profile import change_profile, profile_of
 from avocado.billing.receivables import open_invoices, pay_invoice, payment_parts, receivable
-from avocado.billing.rounding import decimal, nearest, spread
 from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
 from avocado.errors import Refused
 from avocado.ledger import operation as o
-from avocado.ledger.errors import IdempotencyConflict, UnknownCustomer
+from avocado.ledger.errors import IdempotencyConflict
 from avocado.ledger.reader import Document
 from tests.billing.shop import Shop, table
 from tests.billing.test_closing import settle_in, spend
@@ -172,6 +169,25 @@ def test_a_refund_by_a_provider_gets_its_note_once(shop: Shop) -> None:
         shop.credit(document.id, refund="stripe-re-2")
 
 
+def test_a_note_is_what_a_provider_paid_back_to_the_coin(shop: Shop) -> None:
+    """Its share of the net may be parts of a coin: 0.03 gross are 0.0252… net."""
+    settle_in(shop)
+    deposit = shop.deposit(50 * EURO, tax=950 * CENT)
+    now = shop.clock.now()
+    document = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+    net = taxes = 0
+    for number, back in enumerate((3, 1, 500, 7, 2), 1):
+        amount = back * CENT * 100 // 119
+        shop.do(o.Refund(id=f"re-{number}", of=deposit, amount=amount, reason="asked"))
+        note = credit_note_from(shop.credit(document.id, refund=f"re-{number}"))
+        assert note.gross_minor == back
+        net, taxes = net + note.net_minor, taxes + note.gross_minor - note.net_minor
+    assert (net, taxes) == (3 + 1 + 420 + 6 + 2, 80 + 1)
+    shop.do(o.Refund(id="re-last", of=deposit, reason="asked"))
+    note = credit_note_from(shop.credit(document.id, refund="re-last"))
+    assert (note.net_minor, note.gross_minor) == (5000 - net, 5950 - net - taxes)
+
+
 # -- credit notes of usage invoices --------------------------------------------------------------
 
 
@@ -289,90 +305,6 @@ def test_what_cannot_be_credited_is_refused(shop: Shop, how: dict[str, Any], sai
     with pytest.raises(Refused, match="there is no invoice"):
         shop.credit("invoice/acme/2026-08")
     assert list(shop.reader.documents("credit-note")) == []
-
-
-# -- profiles ------------------------------------------------------------------------------------
-
-
-def test_a_profile_is_checked_and_keeps_its_history(shop: Shop) -> None:
-    shop.open()
-    changes = {"country": "at", "vat_id": "U13585627", "email": "a@b.example"}
-    after = change_profile(shop.reader, shop.do, "acme", changes, "test")
-    assert (after.country, after.vat_id) == ("AT", "ATU13585627")
-    head = shop.reader.head()
-    assert change_profile(shop.reader, shop.do, "acme", changes, "test") == after
-    assert shop.reader.head() == head
-    change_profile(shop.reader, shop.do, "acme", {"city": "Wien 北京"}, "test")
-    assert profile_of(shop.reader, "acme").city == "Wien 北京"
-    assert len(shop.reader.document_history("profile/acme")) == 2
-    wrong = {"country": "Austria", "email": "none", "city": "x" * 201}
-    with pytest.raises(Refused) as refused:
-        change_profile(shop.reader, shop.do, "acme", wrong, "test")
-    assert len(refused.value.reasons) == 3
-    with pytest.raises(Refused, match="is of AT"):
-        change_profile(shop.reader, shop.do, "acme", {"country": "DE"}, "test")
-    with pytest.raises(UnknownCustomer):
-        change_profile(shop.reader, shop.do, "nobody", {}, "test")
-
-
-# -- rounding and tables -------------------------------------------------------------------------
-
-
-@given(st.integers(-(10**15), 10**15), st.sampled_from([1, 10, 10**7, 10**9]))
-def test_the_nearest_coin(nanos: int, unit: int) -> None:
-    coins, rest = nearest(nanos, unit)
-    assert coins * unit + rest == nanos
-    assert -unit <= 2 * rest < unit
-
-
-@given(st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=20), st.integers(-9, 9))
-def test_parts_become_coins_that_add_up(parts: list[int], carried: int) -> None:
-    unit = 10**7
-    total = nearest(sum(parts) + carried * 10**5, unit)[0]
-    coins = spread(parts, total, unit)
-    assert sum(coins) == total
-    assert all(abs(coin * unit - part) < unit for coin, part in zip(coins, parts, strict=True))
-
-
-def test_a_table_for_accountants_adds_up(shop: Shop) -> None:
-    settle_in(shop, company="=cmd|' /C calc'!A0")
-    shop.deposit(EURO)
-    spend(shop, 700)
-    shop.go_to("2026-10-02")
-    document = shop.close_month("2026-09")
-    assert document is not None
-    invoice = invoice_from(document)
-    made = list(rows(invoice, shown_number(document)))
-    assert [row["kind"] for row in made] == ["usage", "prepaid"]
-    assert [row["amount"] for row in made] == ["7.00", "-1.00"]
-    assert [row["net"] for row in made] == ["6.00", ""]
-    assert made[0]["tax_percent"] == "19"
-    assert made[0]["name"].startswith("'=")
-    note = shop.credit(document.id, net_minor=250)
-    (row,) = rows(credit_note_from(note), shown_number(note))
-    assert (row["amount"], row["net"], row["credits"]) == ("-2.50", "-2.50", "AV-2026-000001")
-    text = write_csv([(invoice, "AV-1"), (credit_note_from(note), "CN-1")])
-    assert text.splitlines()[0] == ",".join(COLUMNS)
-    assert len(text.splitlines()) == 4
-
-
-def test_decimals() -> None:
-    assert [decimal(coins, 2) for coins in (0, 5, -5, 123456)] == [
-        "0.00",
-        "0.05",
-        "-0.05",
-        "1234.56",
-    ]
-    assert decimal(12, 0) == "12"
-    taxes = invoice_tax(190_000), invoice_tax(255_000), invoice_tax(88_750)
-    assert [percent(tax) for tax in taxes] == ["19", "25.5", "8.875"]
-    assert [safe(text) for text in ("a", "=a", "@a", "")] == ["a", "'=a", "'@a", ""]
-
-
-def invoice_tax(rate: int) -> Any:
-    from avocado.billing.invoices import TaxSum
-
-    return TaxSum(rate, "S", 0, 0, "standard")
 
 
 def test_a_reference_for_another_amount_is_a_conflict(shop: Shop) -> None:

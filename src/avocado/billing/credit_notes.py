@@ -41,6 +41,7 @@ from avocado.billing.months import day_at
 from avocado.billing.receivables import credit_notes_of
 from avocado.billing.record import Do, Refusals, code_of
 from avocado.billing.rounding import decimal, nearest, unit_of
+from avocado.billing.tax import split_gross
 from avocado.errors import Refused
 from avocado.ledger import entry as e
 from avocado.ledger.operation import Adjust, File, Refund
@@ -162,9 +163,14 @@ def _lay_down(
     coins: int,
     reason: str,
     issued: str,
+    tax: int | None = None,
 ) -> CreditNoteDocument:
+    """``tax`` is what went back of it already, if it did."""
     invoice = subject.invoice
     taxes = _taxes(subject, coins)
+    if taxes and tax is not None:
+        gap = tax - sum(each.amount_minor for each in taxes)
+        taxes = (replace(taxes[0], amount_minor=taxes[0].amount_minor + gap), *taxes[1:])
     nanos = coins * unit_of(invoice.currency)
     what = line if line is not None else DocumentLine("credit", "credit", 0, 0)
     credited = replace(what, kind="credit", nanos=nanos, minor=coins, text=reason)
@@ -351,13 +357,9 @@ def _credit_topup(
     """The refund comes first: the ledger says whether the credit is still there to pay back."""
     deposit = subject.invoice.lines[0].item
     unit = unit_of(subject.invoice.currency)
-    coins = subject.left if net_minor is None else net_minor
+    coins, tax = subject.left if net_minor is None else net_minor, None
     if refund is not None:
-        record = posting(reader, refund)
-        entry = record.entry if record is not None else None
-        if not isinstance(entry, e.Refunded) or entry.of != deposit:
-            raise Refused(f"{refund!r} is no refund of deposit {deposit}")
-        coins = nearest(entry.amount, unit)[0]
+        coins, tax = _went_back(reader, subject, refund)
     _check_left(subject, coins)
     if refund is None:
         refund = _under(subject.next_id, deposit)
@@ -371,5 +373,21 @@ def _credit_topup(
                     f"back before ({error})"
                 ) from error
             raise
-    note = _lay_down(issuer, subject, None, coins, reason, day_at(now))
+    note = _lay_down(issuer, subject, None, coins, reason, day_at(now), tax)
     return _file(reader, do, subject, replace(note, refund=refund), actor)
+
+
+def _went_back(reader: Reader, subject: _Subject, refund: str) -> tuple[int, int]:
+    """(net, tax) in coins of a refund that was made: together what the customer got, to the coin,
+    though a payment provider's share of the net may be no whole coins."""
+    deposit = subject.invoice.lines[0].item
+    record = posting(reader, refund)
+    entry = record.entry if record is not None else None
+    if not isinstance(entry, e.Refunded) or entry.of != deposit:
+        raise Refused(f"{refund!r} is no refund of deposit {deposit}")
+    invoice = subject.invoice
+    back = nearest(entry.amount + entry.tax, unit_of(invoice.currency))[0]
+    if back >= invoice.gross_minor - subject.credited - subject.credited_tax:
+        return subject.left, back - subject.left  # the last of it: parts add up to the whole
+    net = min(split_gross(back, invoice.taxes)[0], subject.left)
+    return net, back - net
