@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
 from avocado.cli.lineups import place_offer
@@ -38,6 +40,20 @@ city = "Berlin"
 country = "DE"
 vat_id = "DE136695976"
 """
+
+
+REAL_HASHER = people.hasher
+
+
+@cache
+def quick_hasher() -> PasswordHasher:
+    return PasswordHasher(time_cost=2, memory_cost=512, parallelism=1)
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id that takes a millisecond: what is tested is not how slow it is."""
+    monkeypatch.setattr(people, "hasher", quick_hasher)
 
 
 def make_shop(folder: Path, more: str = "") -> Workspace:

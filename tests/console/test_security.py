@@ -1,4 +1,4 @@
-"""What must never work: another customer's things, other sites' forms, other hosts, old sessions."""
+"""What must never work: others' things, other sites' forms, other hosts, old sessions."""
 
 from __future__ import annotations
 
@@ -107,11 +107,7 @@ def foreign_things(house: House) -> dict[str, str]:
     """Names of things that globex has, by the name of the parameter that takes them."""
     member = house.person("member", "globex")
     with house.console.writing() as do:
-        do(
-            o.File(
-                id="invoice/globex/2026-10", kind="invoice", tenant="globex", content={"a": 1}
-            )
-        )
+        do(o.File(id="invoice/globex/2026-10", kind="invoice", tenant="globex", content={"a": 1}))
         do(o.File(id="alert/globex/1", kind="alert", tenant="globex", content={"number": 1}))
     from avocado.ledger.reader import open_reader
 
@@ -310,7 +306,10 @@ def test_a_body_that_is_too_large_is_413_and_a_form_of_too_many_fields_400(house
     assert browser.http.post("/limits", content=parts, headers=headers).status_code == 413
     many = b"&".join(b"a=1" for _ in range(1000))
     assert browser.http.post("/limits", content=many, headers=headers).status_code == 400
-    assert browser.http.post("/limits", content=b"a=\xff", headers=headers).status_code in (400, 403)
+    assert browser.http.post("/limits", content=b"a=\xff", headers=headers).status_code in (
+        400,
+        403,
+    )
 
 
 def test_where_to_go_next_is_never_another_site(house: House) -> None:

@@ -172,7 +172,7 @@ def _person(row: Sequence[Any]) -> Person:
 
 
 @cache
-def _hasher() -> PasswordHasher:
+def hasher() -> PasswordHasher:
     """RFC 9106's second recommended option: Argon2id, 64 MiB, three passes, four lanes."""
     from argon2 import PasswordHasher
     from argon2.profiles import RFC_9106_LOW_MEMORY
@@ -180,10 +180,16 @@ def _hasher() -> PasswordHasher:
     return PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 
 
-@cache
-def _nobody() -> str:
-    """A hash that no password has: what an unknown address is compared with."""
-    return _hasher().hash(secrets.token_hex(16))
+_nobody: Final[dict[tuple[int, int], str]] = {}
+
+
+def _nobodys() -> str:
+    """A hash that no password has, of today's parameters: what an unknown address is compared
+    with."""
+    cost = (hasher().memory_cost, hasher().time_cost)
+    if cost not in _nobody:
+        _nobody[cost] = hasher().hash(secrets.token_hex(16))
+    return _nobody[cost]
 
 
 def hash_password(email: str, password: str) -> str:
@@ -193,7 +199,7 @@ def hash_password(email: str, password: str) -> str:
     if password.strip().lower() in (email, email.partition("@")[0]):
         raise Refused("a password must not be the e-mail address")
     with _HASHING:
-        return _hasher().hash(password)
+        return hasher().hash(password)
 
 
 def check_password(database: Database, person: Person | None, password: str) -> bool:
@@ -204,14 +210,14 @@ def check_password(database: Database, person: Person | None, password: str) -> 
     stored = person.password if person is not None else None
     with _HASHING:
         try:
-            _hasher().verify(stored or _nobody(), password[:LONGEST])
+            hasher().verify(stored or _nobodys(), password[:LONGEST])
             right = True
         except (VerificationError, InvalidHashError):
             right = False
     if not right or person is None or stored is None:
         return False
-    if _hasher().check_needs_rehash(stored):
+    if hasher().check_needs_rehash(stored):
         with _HASHING:
-            fresh = _hasher().hash(password)
+            fresh = hasher().hash(password)
         change(database, person, password=fresh)
     return True
