@@ -161,7 +161,12 @@ def _write(reader: Reader, do: Do, now: int, tools: Tools) -> list[Done]:
 
 
 def _send(reader: Reader, do: Do, send: Send, now: int) -> list[Done]:
+    return told(outbox.deliver(reader, do, send, now))
+
+
+def told(deliveries: Iterable[outbox.Delivery]) -> list[Done]:
+    """What became of messages, as the clerk reports it."""
     return [
         Done("not sent" if each.error else "sent", each.tenant, each.error or each.message.target)
-        for each in outbox.deliver(reader, do, send, now)
+        for each in deliveries
     ]

@@ -92,19 +92,39 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 def deliver(reader: Reader, do: Do, send: Send, now: int) -> tuple[Delivery, ...]:
-    """Sends what is due, of all customers, some at once; ticks it off, or sets its next try."""
+    """Sends what is due, of all customers, some at once; ticks it off, or sets its next try.
+
+    Its three parts stand alone for whoever must not keep the ledger while a mail server is slow.
+    """
+    return tick_off(reader, do, send_all(send, claim_due(reader, do, now)), now)
+
+
+def claim_due(reader: Reader, do: Do, now: int) -> list[tuple[str, Message]]:
+    """(customer, message) of what is due now and is ours to send, for :data:`CLAIMED`."""
     boxes = [msgspec.convert(each.content, Outbox) for each in reader.documents("outbox")]
     due = [(box.tenant, each) for box in boxes for each in box.waiting if each.due <= now]
-    claimed = [
+    return [
         (tenant, mine) for tenant, each in due if (mine := _claim(reader, do, tenant, each.id, now))
     ]
+
+
+def send_all(send: Send, claimed: Sequence[tuple[str, Message]]) -> tuple[Delivery, ...]:
+    """Sends what was claimed, some at once. Nothing is on record yet."""
+    if not claimed:
+        return ()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        errors = list(pool.map(lambda each: _try(send, each[1]), claimed))
-    made = []
-    for (tenant, message), error in zip(claimed, errors, strict=True):
-        _close(reader, do, tenant, message, error, now)
-        made.append(Delivery(tenant, message, error))
-    return tuple(made)
+        return tuple(
+            pool.map(lambda each: Delivery(each[0], each[1], _try(send, each[1])), claimed)
+        )
+
+
+def tick_off(
+    reader: Reader, do: Do, deliveries: tuple[Delivery, ...], now: int
+) -> tuple[Delivery, ...]:
+    """Puts on record what became of the messages, and returns them."""
+    for each in deliveries:
+        _close(reader, do, each.tenant, each.message, each.error, now)
+    return deliveries
 
 
 def _try(send: Send, message: Message) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from avocado.billing.clerk import Done, Tools, work
+from avocado.billing import outbox
+from avocado.billing.clerk import Done, Tools, told, work
 from avocado.billing.outbox import Send
 from avocado.billing.postman import postman
 from avocado.billing.record import Do, Refusals
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 CLERK = "clerk"
 Collect = Callable[[str, int], object]
+Writing = Callable[[], AbstractContextManager[Do]]
 
 
 def seller_name(workspace: Workspace) -> str:
@@ -71,18 +75,29 @@ class Clerk:
     workspace: Workspace
     closed: str = field(default="", init=False)
 
-    def round(self) -> tuple[Done, ...]:
-        """Does what is due now.
+    def round(
+        self, book: Writing | None = None, clock: Callable[[], int] = time.time_ns
+    ) -> tuple[Done, ...]:
+        """Does what is due now. ``book`` is how a process writes that has its own way to.
 
         Raises:
             Refused: the ledger cannot be reached, or [mail] cannot be right.
         """
         send = postman_of(self.workspace)
-        with writing(self.workspace) as do, reading(self.workspace) as reader:
-            now = time.time_ns()
-            return work(reader, do, now, self._tools(reader, do, now, send))
+        book = book or partial(writing, self.workspace)
+        with book() as do, reading(self.workspace) as reader:
+            now = clock()
+            made = work(reader, do, now, self._tools(reader, do, now, None))
+            claimed = outbox.claim_due(reader, do, now)
+        if not claimed:
+            return made
+        # Where no server runs, the ledger was ours: others may have it while mail goes out.
+        sent = outbox.send_all(send, claimed)
+        with book() as do, reading(self.workspace) as reader:
+            outbox.tick_off(reader, do, sent, now)
+        return (*made, *told(sent))
 
-    def _tools(self, reader: Reader, do: Do, now: int, send: Send) -> Tools:
+    def _tools(self, reader: Reader, do: Do, now: int, send: Send | None) -> Tools:
         workspace, config = self.workspace, self.workspace.config
         chores: list[tuple[str, Callable[[], list[Done]]]] = []
         if config.payments is not None:
