@@ -8,7 +8,7 @@ already add up, so nothing is rounded here:
   which price (BT-146) for a million (BT-149); the rest has quantity 1, or −1 in a refund.
 - Granted credit, and prepaid credit, which was invoiced and taxed when bought, are allowances of
   the document (BG-20), so that the tax base (BT-116) is what is taxed now. Where refunds gave more
-  prepaid credit back than was used, the difference is a charge (BG-21).
+  of it back than was used, the difference is a charge (BG-21).
 - A credit note is type 381 with positive amounts, and names its invoice (BG-3).
 
 The rules BR-… are EN 16931-1's; the tests hold them by the official Schematron.
@@ -289,7 +289,7 @@ def _allowances(document: AnyDocument, tax: TaxSum, words: Wording) -> dict[str,
                 {
                     "amount": _amount(abs(minor), document.digits),
                     "reason": words.say(key),
-                    "reason_code": _DISCOUNT if key == "less-granted" else None,
+                    "reason_code": _DISCOUNT if key == "less-granted" and minor > 0 else None,
                     "vat_category_code": tax.category,
                     "vat_rate": _rate(tax),
                 }
