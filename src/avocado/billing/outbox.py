@@ -74,10 +74,10 @@ def put(reader: Reader, do: Do, tenant: str, messages: Sequence[Message]) -> int
     were new."""
     for _ in range(ATTEMPTS):
         stored = load(reader, tenant)
-        new = tuple(each for each in messages if not stored.value.knows(each.id))
+        new = {each.id: each for each in messages if not stored.value.knows(each.id)}
         if not new:
             return 0
-        box = msgspec.structs.replace(stored.value, waiting=(*stored.value.waiting, *new))
+        box = msgspec.structs.replace(stored.value, waiting=(*stored.value.waiting, *new.values()))
         if _file(do, box, stored.revision + 1):
             return len(new)
     raise busy(f"the outbox of {tenant}")
