@@ -6,8 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import permutations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from avocado.billing import payment as p
 from avocado.billing.events import decide
 from avocado.billing.record import read
 from avocado.billing.standing import Paid, Standing
+from avocado.errors import Refused
 from avocado.ledger import operation as o
 from avocado.ledger.errors import LedgerUnavailable
 from tests.billing.stripe_stand_in import SECRET, StandIn, signed
@@ -370,7 +373,6 @@ def test_what_was_used_of_a_lost_dispute_is_our_loss_and_the_customer_stays_froz
     till: Till, stripe: StandIn
 ) -> None:
     from avocado.billing.disputes import let_go
-    from avocado.errors import Refused
 
     payment = till.paid()
     till.use(6_000)
@@ -583,3 +585,79 @@ def test_the_decision_is_pure_and_ends() -> None:
     )
     assert decide(what, there).operations == ()
     assert decide(what, there).deposit == "pay_pi_1"
+
+
+# -- everything together ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_histories_end_as_the_bank_has_it(till: Till, stripe: StandIn, seed: int) -> None:
+    """Payments, use, refunds and disputes; events lost, doubled and out of order; deaths in the
+    middle. In the end the ledger's payments are what the bank holds, to a nano-unit a refund."""
+    random = Random(seed)
+    till.fail = lambda _: random.random() < 0.02
+    paid: list[str] = []
+    disputed: dict[str, str] = {}
+    lost = 0
+
+    def received() -> int:
+        return int(sum(stripe.objects[each]["amount"] for each in paid))
+
+    def left(payment: str) -> int:
+        gone = sum(r["amount"] for r in stripe._refunds(payment) if r["status"] != "failed")
+        return int(stripe.objects[payment]["amount"] - gone)
+
+    def deliver_some() -> None:
+        for event in random.choices(stripe.events, k=random.randint(0, 3)) if stripe.events else ():
+            with suppress(Crash):
+                assert till.deliver(event).status == 200
+
+    for _ in range(25):
+        open_ones = [each for each in paid if each not in disputed and left(each)]
+        match random.choice(["pay", "use", "refund", "fail", "operator", "dispute", "close"]):
+            case "pay":
+                with suppress(Crash):
+                    paid.append(stripe.pay(till.checkout(random.randint(5, 30) * EURO)))
+            case "use" if till.wallet() > 0 and not till.frozen():
+                till.fail, failing = lambda _: False, till.fail
+                till.use(random.randint(1, till.wallet() // 1_000_000))
+                till.fail = failing
+            case "refund" if open_ones:
+                payment = random.choice(open_ones)
+                stripe.refund(payment, random.randint(1, left(payment)))
+            case "fail" if made := [r for r in stripe.made("refund") if r["status"] != "failed"]:
+                made = [r for r in made if r["payment_intent"] in open_ones]
+                if made:
+                    stripe.fail_refund(random.choice(made)["id"])
+            case "operator" if open_ones:
+                with suppress(Crash, Refused):
+                    gross = random.randint(1, 1000) * EURO // 100
+                    forced = random.random() < 0.5
+                    till.payments.refund(random.choice(open_ones), "x", "op", gross, forced)
+            case "dispute" if open_ones:
+                payment = random.choice(open_ones)
+                event = stripe.dispute(payment)
+                dispute = event["data"]["object"]["id"]
+                stripe.objects[dispute]["amount"] = left(payment)
+                event["data"]["object"]["amount"] = left(payment)
+                disputed[payment] = dispute
+            case "close" if open_disputes := [
+                each for each in disputed.values() if stripe.objects[each]["status"][0] == "n"
+            ]:
+                dispute = random.choice(open_disputes)
+                verdict = random.choice(["won", "lost"])
+                stripe.close_dispute(dispute, verdict)
+                lost += stripe.objects[dispute]["amount"] if verdict == "lost" else 0
+        deliver_some()
+    till.fail = lambda _: False
+    for _ in range(2):
+        list(till.payments.sync(0))
+    gone = sum(r["amount"] for p_ in paid for r in stripe._refunds(p_) if r["status"] != "failed")
+    held = (received() - gone - lost) * EURO // 100
+    refunds = sum(len(stripe._refunds(each)) for each in paid) + len(disputed)
+    assert abs(-till.account("payments:EUR") - held) <= refunds
+    assert till.wallet() >= 0
+    still_open = [each for each in disputed.values() if stripe.objects[each]["status"][0] == "n"]
+    if still_open:
+        assert till.frozen() != ""
+    assert not any(each.changed for each in till.payments.sync(0))

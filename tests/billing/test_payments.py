@@ -524,9 +524,12 @@ def test_a_refund_whose_answer_is_lost_is_not_made_twice(till: Till, stripe: Sta
 
 def test_how_much_can_go_back_is_whole_coins() -> None:
     paid = Paid("pay_x", "acme", "EUR", 10 * EURO, 1_900_000_000)
-    assert gross_of(paid, 10 * EURO, 10_000_000) == 11_900_000_000
-    assert gross_of(paid, 3_333_333_333, 10_000_000) == 3_960_000_000
-    assert gross_of(paid, 0, 10_000_000) == 0
+    coin = 10_000_000
+    assert gross_of([paid], 10 * EURO, coin) == 11_900_000_000
+    assert gross_of([paid], 3_333_333_333, coin) == 3_960_000_000
+    assert gross_of([paid], 0, coin) == 0
+    used = Paid("pay_y", "acme", "EUR", 10 * EURO, 1_900_000_000, 9 * EURO)
+    assert gross_of([used, paid], 2 * EURO, coin) == 2_380_000_000
 
 
 # -- webhooks that were lost -----------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _money(what: p.DisputeClosed, now: Standing, paid: Paid) -> tuple[AnyOperati
     if what.outcome == "lost":
         return reversal.reverse(now, paid, posting, what.amount, f"{reason} lost")
     if what.outcome == "won":
-        return reversal.give_back(now, paid, posting, reason)
+        return reversal.give_back(now, paid, what.payment, posting, reason)
     return ()
 
 

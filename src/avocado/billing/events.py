@@ -30,7 +30,12 @@ ACTOR: Final = "payments"
 ROUNDS: Final = 8
 FAILURES: Final = 3
 """Automatic top-ups that may fail in a row before they stop."""
-_RACES: Final = ("document_conflict", "idempotency_conflict", "nothing_to_refund")
+RACES: Final = (
+    "document_conflict",
+    "idempotency_conflict",
+    "insufficient_funds",
+    "nothing_to_refund",
+)
 """Refusals that tell of somebody else at the same work: look again."""
 
 
@@ -235,7 +240,7 @@ def _refund_failed(what: p.RefundFailed, now: Standing) -> Decision:
         )
         operations.append(remembered)
     posting = p.refund_posting(what.ours or what.refund)
-    operations += give_back(now, now.paid, posting, reason_of(what, now))
+    operations += give_back(now, now.paid, what.payment, posting, reason_of(what, now))
     if now.asked is not None and now.asked.value.state != "failed":
         failed = replace(now.asked.value, state="failed", refund=what.refund, why=what.reason)
         operations.append(
@@ -338,7 +343,7 @@ def carry_out(
                 do(operation)
                 changed = True
         except Refusals as error:
-            if code_of(error) not in _RACES:
+            if code_of(error) not in RACES:
                 raise
     raise busy("the ledger's record of this payment")
 

@@ -68,5 +68,5 @@ def without_invoice(reader: Reader, since: int) -> list[str]:
 
 
 def is_ours(deposit: str) -> bool:
-    """Whether a deposit came from a card: it has the id of a payment."""
-    return deposit.startswith(p.deposit_id(""))
+    """Whether a deposit came from a card: a payment, or a refund of one that came back."""
+    return deposit.startswith((p.deposit_id(""), p.give_back(p.refund_posting(""))))

@@ -330,9 +330,19 @@ def refund_posting(name: str) -> str:
     return f"ref_{name}"
 
 
+def part_posting(posting: str, number: int) -> str:
+    """The ledger's id of a refund's n-th part: one for each deposit that it takes from."""
+    return posting if number == 1 else f"{posting}_{number}"
+
+
 def give_back(posting: str) -> str:
     """The id of the deposit that undoes a refund whose money came back to us."""
     return f"back_{posting}"
+
+
+def came_back(payment: str) -> str:
+    """How such a deposit names its payment."""
+    return f"{payment} came back"
 
 
 def cover_posting(posting: str, number: int) -> str:

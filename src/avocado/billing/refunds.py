@@ -7,21 +7,18 @@ step has an id of its own, and the provider is asked first whether it has the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Final
 
-from msgspec.structs import replace
-
 from avocado.billing import payment as p
-from avocado.billing.events import ACTOR, Outcome, carry_out, reason_of
+from avocado.billing.events import RACES, Outcome, carry_out, reason_of
 from avocado.billing.provider import Provider, ProviderAway, ProviderRefused
 from avocado.billing.record import Do, Refusals, busy, code_of, file, read
 from avocado.billing.reversal import reverse
-from avocado.billing.standing import Paid, look, paid_by
+from avocado.billing.standing import Paid, came_back, look, paid_by
 from avocado.errors import Refused
-from avocado.ledger.operation import AnyOperation, Refund
 from avocado.ledger.reader import Reader
 from avocado.terms.money import Money
 
@@ -73,9 +70,10 @@ def _check_disputes(reader: Reader, paid: Paid, payment: str) -> None:
 def _planned(reader: Reader, provider: Provider, paid: Paid, asked: Asked) -> p.Return:
     """What a refund will move. Raises Refused for more than is left, or unused if not forced."""
     currency, wallet = paid.currency, max(reader.balance(paid.tenant).wallet, 0)
-    left = paid.net - paid.returned
+    deposits = (paid, *came_back(reader, paid, asked.payment))
+    left = sum(each.net - each.returned for each in deposits)
     unused = left if asked.forced else min(left, wallet)
-    most = gross_of(paid, unused, provider.smallest(currency))
+    most = gross_of(deposits, unused, provider.smallest(currency))
     if most <= 0:
         raise Refused(
             f"the credit of payment {asked.payment} is used up; --force refunds it all the same"
@@ -89,16 +87,29 @@ def _planned(reader: Reader, provider: Provider, paid: Paid, asked: Asked) -> p.
         raise Refused(
             f"at most {Money(most, currency)} of payment {asked.payment} can go back{hint}"
         )
-    net = min(p.net_back(paid.net, paid.tax, paid.returned, wanted), unused)
+    net = min(net_of(deposits, wanted), unused)
     return p.Return(asked.payment, paid.id, net, wanted, currency, asked.reason, asked.forced)
 
 
-def gross_of(paid: Paid, net: int, step: int) -> int:
+def gross_of(deposits: Sequence[Paid], net: int, step: int) -> int:
     """The most that can go back to the card for ``net`` of what is left, in whole steps."""
-    upto = min(paid.returned + net, paid.net)
-    taxes = paid.tax * upto // paid.net - paid.tax * paid.returned // paid.net
+    gross = 0
+    for each in deposits:
+        part = min(net, each.net - each.returned)
+        upto, net = each.returned + part, net - part
+        gross += part + each.tax * upto // each.net - each.tax * each.returned // each.net
     # What went back before may be some nano-units off its coins (``payment.net_back``).
-    return (upto - paid.returned + taxes + p.CRUMBS) // step * step
+    return (gross + p.CRUMBS) // step * step
+
+
+def net_of(deposits: Sequence[Paid], gross: int) -> int:
+    """What leaves the wallet when ``gross`` goes back."""
+    net = 0
+    for each in deposits:
+        part = min(gross, each.left)
+        net += p.net_back(each.net, each.tax, each.returned, part)
+        gross -= part
+    return net
 
 
 def carry_on(reader: Reader, do: Do, provider: Provider, name: str) -> p.Return:
@@ -108,16 +119,15 @@ def carry_on(reader: Reader, do: Do, provider: Provider, name: str) -> p.Return:
     asked = stored.value
     if asked.state != "asked":
         return asked
-    _take(reader, do, name, asked)
+    _take(reader, do, name, asked, provider.find_payment)
     what: p.RefundMade | p.RefundFailed | None = provider.find_refund(asked.payment, name)
-    if what is None:
-        try:
+    try:
+        if what is None:
             what = provider.refund(asked.payment, asked.gross, asked.currency, name)
-        except ProviderRefused as no:
-            what = p.RefundFailed(
-                f"none-{name}", asked.payment, asked.currency, asked.gross, str(no), name
-            )
-    carry_out(what, reader, do, provider.find_payment)
+    except ProviderRefused as no:
+        _undo(reader, do, name, asked, str(no), provider.find_payment)
+    else:
+        carry_out(what, reader, do, provider.find_payment)
     after = read(reader, p.return_id(name), p.Return)
     assert after is not None
     if after.value.state == "failed":
@@ -125,7 +135,13 @@ def carry_on(reader: Reader, do: Do, provider: Provider, name: str) -> p.Return:
     return after.value
 
 
-def _take(reader: Reader, do: Do, name: str, asked: p.Return) -> None:
+def _take(
+    reader: Reader,
+    do: Do,
+    name: str,
+    asked: p.Return,
+    find: Callable[[str], p.PaymentSucceeded | None],
+) -> None:
     """Takes the credit out of the wallet, before any money moves."""
     what = p.RefundMade("", asked.payment, asked.currency, asked.gross, name)
     posting = p.refund_posting(name)
@@ -133,12 +149,7 @@ def _take(reader: Reader, do: Do, name: str, asked: p.Return) -> None:
         now = look(reader, what)
         assert now.paid is not None
         reason = reason_of(what, now)
-        operations: tuple[AnyOperation, ...]
-        if now.moved is not None or asked.forced:
-            operations = reverse(now, now.paid, posting, asked.gross, reason)
-        else:
-            refund = Refund(id=posting, of=asked.deposit, amount=asked.net, reason=reason)
-            operations = (refund,)
+        operations = reverse(now, now.paid, posting, asked.gross, reason, asked.forced)
         if not operations:
             return
         try:
@@ -146,20 +157,24 @@ def _take(reader: Reader, do: Do, name: str, asked: p.Return) -> None:
                 do(operation)
         except Refusals as error:
             if code_of(error) == "nothing_to_refund" and not asked.forced:
-                _end(reader, do, name, "the credit was used meanwhile")
+                _undo(reader, do, name, asked, "the credit was used meanwhile", find)
                 raise Refused("not refunded: the credit was used meanwhile") from error
-            if code_of(error) not in ("nothing_to_refund", "idempotency_conflict"):
+            if code_of(error) not in RACES:
                 raise
     raise busy(f"the wallet of payment {asked.payment}")
 
 
-def _end(reader: Reader, do: Do, name: str, why: str) -> None:
-    document = reader.document(p.return_id(name))
-    stored = read(reader, p.return_id(name), p.Return)
-    assert document is not None
-    assert stored is not None
-    value, revision = replace(stored.value, state="failed", why=why), stored.revision + 1
-    file(do, document.id, "refund", document.tenant, value, revision, ACTOR)
+def _undo(
+    reader: Reader,
+    do: Do,
+    name: str,
+    asked: p.Return,
+    why: str,
+    find: Callable[[str], p.PaymentSucceeded | None],
+) -> None:
+    """Ends a refund that never was, and gives back what was taken for it."""
+    none = p.RefundFailed(f"none-{name}", asked.payment, asked.currency, asked.gross, why, name)
+    carry_out(none, reader, do, find)
 
 
 def resume(reader: Reader, do: Do, provider: Provider) -> Iterator[Outcome]:

@@ -14,33 +14,39 @@ from avocado.ledger.operation import Adjust, AnyOperation, Deposit, Refund
 from avocado.terms.money import Money
 
 if TYPE_CHECKING:
-    from avocado.billing.standing import Moved, Paid, Standing
+    from avocado.billing.standing import Paid, Standing
 
 
 def reverse(
-    now: Standing, paid: Paid, posting: str, gross: int, reason: str
+    now: Standing, paid: Paid, posting: str, gross: int, reason: str, bear: bool = True
 ) -> tuple[AnyOperation, ...]:
-    """What the ledger lacks of the refund ``posting``, whose money (``gross``) is gone already."""
-    if now.moved is not None:
-        return _restore(now, paid, now.moved, posting, reason)
-    net = p.net_back(paid.net, paid.tax, paid.returned, gross)
+    """What the ledger lacks of the refund ``posting`` of ``gross``. Not to ``bear`` what was used
+    leaves it to the ledger to refuse a refund that the wallet cannot give."""
+    done = now.moved
+    wanted = gross - (done.net + done.tax if done is not None else 0)
+    source = next((each for each in (paid, *now.again) if each.left > p.CRUMBS), None)
+    if wanted <= p.CRUMBS or source is None:
+        return _restore(now, paid, posting, reason)
+    net = p.net_back(source.net, source.tax, source.returned, min(wanted, source.left))
     if net == 0:
         return ()
-    operations: list[AnyOperation] = []
+    part = p.part_posting(posting, done.parts + 1 if done is not None else 1)
+    refund = Refund(id=part, of=source.id, amount=net, reason=reason)
     short = net - now.wallet
-    if short > 0:
-        lost = Money(min(short, net), paid.currency)
-        why = f"{reason}: {lost} of it were used already and are our loss"
-        operations.append(_adjust(paid, p.cover_posting(posting, now.covers + 1), short, why))
-    return (*operations, Refund(id=posting, of=paid.id, amount=net, reason=reason))
+    if short <= 0 or not bear:
+        return (refund,)
+    lost = Money(min(short, net), paid.currency)
+    why = f"{reason}: {lost} of it were used already and are our loss"
+    return (_adjust(paid, p.cover_posting(posting, now.covers + 1), short, why), refund)
 
 
-def _restore(
-    now: Standing, paid: Paid, moved: Moved, posting: str, reason: str
-) -> tuple[AnyOperation, ...]:
+def _restore(now: Standing, paid: Paid, posting: str, reason: str) -> tuple[AnyOperation, ...]:
     """A wallet on credit had to be lifted to zero first; it owes that again."""
-    debt = now.covered - moved.net
-    if debt <= 0 or now.restored:
+    if now.moved is None or now.restored:
+        return ()
+    room = max(now.wallet + now.credit_limit, 0)
+    debt = min(now.covered - now.moved.net, room)
+    if debt <= 0:
         return ()
     return (_adjust(paid, p.restore_posting(posting), -debt, f"{reason}: owed as before"),)
 
@@ -61,10 +67,13 @@ def _adjust(paid: Paid, id_: str, amount: int, reason: str) -> Adjust:
     )
 
 
-def give_back(now: Standing, paid: Paid, posting: str, reason: str) -> tuple[AnyOperation, ...]:
+def give_back(
+    now: Standing, paid: Paid, payment: str, posting: str, reason: str
+) -> tuple[AnyOperation, ...]:
     """What the ledger lacks to undo a refund whose money is with us again."""
     if now.moved is None:
         return ()
+    wallet = now.wallet
     operations: list[AnyOperation] = []
     if not now.given_back:
         deposit = Deposit(
@@ -72,11 +81,13 @@ def give_back(now: Standing, paid: Paid, posting: str, reason: str) -> tuple[Any
             tenant=paid.tenant,
             amount=now.moved.net,
             currency=paid.currency,
-            reference=f"{reason} came back",
+            reference=p.came_back(payment),
             tax=now.moved.tax,
         )
         operations.append(deposit)
-    if (borne := loss(now)) and not now.uncovered:
+        wallet += now.moved.net
+    borne = min(loss(now), max(wallet + now.credit_limit, 0))
+    if borne and not now.uncovered:
         why = f"{reason} came back: nothing was lost"
         operations.append(_adjust(paid, p.uncover_posting(posting), -borne, why))
     return tuple(operations)

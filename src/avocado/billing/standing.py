@@ -30,16 +30,18 @@ class Paid:
     returned: int = 0
 
     @property
-    def gross(self) -> int:
-        return self.net + self.tax
+    def left(self) -> int:
+        """What went back neither to the card nor anywhere else, tax included."""
+        return self.net - self.returned + self.tax - self.tax * self.returned // self.net
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A refund that is posted: ``net`` left the wallet and ``tax`` was no longer owed."""
+    """A refund that is posted in ``parts``: ``net`` left the wallet, ``tax`` is owed no longer."""
 
     net: int
     tax: int
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,13 @@ class Standing:
     tenant: str = ""
     currency: str | None = None
     wallet: int = 0
+    credit_limit: int = 0
     frozen: str = ""
     payer_of: str = ""
     """The tenant that the event's payer is."""
     paid: Paid | None = None
+    again: tuple[Paid, ...] = ()
+    """More deposits of the same payment: refunds whose money came back."""
     moved: Moved | None = None
     """The event's refund, or its lost dispute's, in the ledger."""
     given_back: bool = False
@@ -107,7 +112,10 @@ def tenant_of(reader: Reader, payer: str) -> str:
 
 def paid_by(reader: Reader, payment: str) -> Paid | None:
     """The deposit that a payment made, if it made one."""
-    id_ = p.deposit_id(payment)
+    return _deposit(reader, p.deposit_id(payment))
+
+
+def _deposit(reader: Reader, id_: str) -> Paid | None:
     sql = (
         "SELECT tenant, currency, amount, tax, refunded FROM posting"
         " WHERE id = ? AND kind = 'Deposited'"
@@ -115,6 +123,17 @@ def paid_by(reader: Reader, payment: str) -> Paid | None:
     for tenant, currency, net, tax, returned in reader.rows(sql, (id_,)):
         return Paid(id_, tenant, currency, int(net), int(tax), int(returned))
     return None
+
+
+def came_back(reader: Reader, paid: Paid, payment: str) -> tuple[Paid, ...]:
+    """Deposits of refunds of a payment that came back."""
+    named = p.came_back(payment)
+    found = [
+        _deposit(reader, record.entry.id)
+        for record in reader.postings(paid.tenant)
+        if isinstance(record.entry, e.Deposited) and record.entry.reference == named
+    ]
+    return tuple(each for each in found if each is not None)
 
 
 def _payment(reader: Reader, what: p.PaymentSucceeded) -> Standing:
@@ -166,11 +185,14 @@ def _refund(reader: Reader, what: p.RefundMade | p.RefundFailed) -> Standing:
     posting = p.refund_posting(what.ours or what.refund)
     failed = reader.document(refund_failed_id(what.refund))
     asked = read(reader, p.return_id(what.ours), p.Return) if what.ours else None
-    return _with_reversal(
-        reader,
-        posting,
-        Standing(tenant=paid.tenant, paid=paid, failed_before=failed is not None, asked=asked),
+    standing = Standing(
+        tenant=paid.tenant,
+        paid=paid,
+        again=came_back(reader, paid, what.payment),
+        failed_before=failed is not None,
+        asked=asked,
     )
+    return _with_reversal(reader, posting, standing)
 
 
 def _dispute(reader: Reader, what: p.DisputeOpened | p.DisputeClosed) -> Standing:
@@ -189,6 +211,7 @@ def _dispute(reader: Reader, what: p.DisputeOpened | p.DisputeClosed) -> Standin
         Standing(
             tenant=paid.tenant,
             paid=paid,
+            again=came_back(reader, paid, what.payment),
             frozen=reader.customer(paid.tenant).frozen,
             dispute=read(reader, name, p.Dispute),
             other_freezes=bool(others),
@@ -204,9 +227,11 @@ def _with_reversal(reader: Reader, posting: str, standing: Standing) -> Standing
         if amount is None:
             break
         covers, covered = number, covered + amount
+    balance = reader.balance(standing.tenant)
     return replace(
         standing,
-        wallet=reader.balance(standing.tenant).wallet,
+        wallet=balance.wallet,
+        credit_limit=balance.credit_limit,
         moved=_moved(reader, posting),
         given_back=_amount(reader, p.give_back(posting)) is not None,
         covers=covers,
@@ -223,10 +248,18 @@ def _amount(reader: Reader, posting: str) -> int | None:
 
 
 def _moved(reader: Reader, posting: str) -> Moved | None:
+    net = tax = 0
+    number = 1
+    while (part := _refunded(reader, p.part_posting(posting, number))) is not None:
+        net, tax, number = net + part.amount, tax + part.tax, number + 1
+    return Moved(net, tax, number - 1) if number > 1 else None
+
+
+def _refunded(reader: Reader, posting: str) -> e.Refunded | None:
     for (seq,) in reader.rows("SELECT seq FROM posting WHERE id = ?", (posting,)):
         record = reader.entry(int(seq))
         if record is not None and isinstance(record.entry, e.Refunded):
-            return Moved(record.entry.amount, record.entry.tax)
+            return record.entry
     return None
 
 
