@@ -114,7 +114,8 @@ def test_a_forged_entry_is_named(book: Desk, seq: int, fields: dict[str, Any], n
         "UPDATE allowance SET tokens = tokens + 1, free = free + 1 WHERE id = 'lot'",
         "DELETE FROM allowance WHERE id = 'pro'",
         "INSERT INTO allowance SELECT 'gift', tenant, tokens, free, reserved, used, expired,"
-        " offers, priority, expires, reason, closed, ended, at, seq FROM allowance WHERE id = 'lot'",
+        " offers, priority, expires, reason, closed, ended, at, seq FROM allowance"
+        " WHERE id = 'lot'",
     ],
 )
 @pytest.mark.parametrize("deep", [True, False])

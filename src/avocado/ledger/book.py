@@ -15,7 +15,8 @@ from typing import Any, Final
 from avocado.ledger import allowances, documents, errors, holds, postings, transfer
 from avocado.ledger import entry as e
 from avocado.ledger import operation as o
-from avocado.ledger.holds import Now, balance_of, customer_of
+from avocado.ledger.grants import balance_of, expire_grants
+from avocado.ledger.holds import Now, customer_of
 from avocado.ledger.periods import month_of, month_start
 from avocado.ledger.postings import check_amount
 from avocado.ledger.rows import Customer, Key, Price
@@ -222,7 +223,7 @@ def _close(state: State, op: Close, now: Now) -> o.AnyResult:
 
 
 def _expire(state: State, op: ExpireGrants, now: Now) -> o.AnyResult:
-    holds.expire_grants(state, op.tenant, now.at)
+    expire_grants(state, op.tenant, now.at)
     allowances.expire(state, op.tenant, now.at)
     return o.Noted(seq=state.seq)
 

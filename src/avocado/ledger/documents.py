@@ -14,8 +14,8 @@ import msgspec
 from avocado.ledger import entry as e
 from avocado.ledger import errors
 from avocado.ledger import operation as o
+from avocado.ledger.filing import digest_of, filing_name
 from avocado.ledger.holds import Now, customer_of
-from avocado.ledger.projection import digest_of, filing_name
 from avocado.ledger.rows import DocumentRow, Filing, Series
 from avocado.ledger.state import State
 from avocado.terms.money import MAX_NANOS

@@ -11,8 +11,8 @@ from typing import Final
 
 from avocado.ledger import book, transfer
 from avocado.ledger import operation as o
+from avocado.ledger.filing import filing_name
 from avocado.ledger.periods import month_of, spent_names, volume_name
-from avocado.ledger.projection import filing_name
 from avocado.ledger.rows import (
     Account,
     AllowanceRow,

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from avocado.ledger import entry as e
 from avocado.ledger import errors, transfer
 from avocado.ledger import operation as o
-from avocado.ledger.holds import Now, available, balance_of, customer_of
+from avocado.ledger.grants import available, balance_of
+from avocado.ledger.holds import Now, customer_of
 from avocado.ledger.projection import Posted
 from avocado.ledger.rows import OPEN, Customer, DocumentRow, HoldRow, Posting
 from avocado.ledger.state import State

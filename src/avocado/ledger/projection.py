@@ -6,15 +6,12 @@ this code, so a replayed book equals the stored one, or one of them is wrong.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import msgspec
-
 from avocado.ledger import entry as e
-from avocado.ledger import transfer
+from avocado.ledger import filing, transfer
 from avocado.ledger.periods import TOTAL, month_of, volume_name
 from avocado.ledger.rows import (
     OPEN,
@@ -23,8 +20,6 @@ from avocado.ledger.rows import (
     Account,
     AllowanceRow,
     Customer,
-    DocumentRow,
-    Filing,
     GrantRow,
     HoldRow,
     Key,
@@ -32,7 +27,6 @@ from avocado.ledger.rows import (
     Posting,
     Price,
     Promise,
-    Series,
     Spent,
     sheet_of,
 )
@@ -342,55 +336,6 @@ def voided(state: State, entry: e.HoldVoided, seq: int, at: int) -> None:
     count(state, hold, -hold.amount, create=False)
 
 
-def filing_name(id_: str, revision: int) -> str:
-    return f"{id_}@{revision}"
-
-
-def digest_of(kind: str, tenant: str, content: dict[str, Any]) -> str:
-    """What makes a filing the same again, whoever files it: SHA-256 of its JSON, keys sorted."""
-    text = msgspec.json.encode([kind, tenant, content], order="sorted")
-    return hashlib.sha256(text).hexdigest()
-
-
-def filed(state: State, entry: e.DocumentFiled, seq: int, at: int) -> None:
-    content = msgspec.json.encode(entry.content).decode()
-    row = state.get(DocumentRow, entry.id)
-    if row is None:
-        row = state.add(
-            DocumentRow(
-                entry.id,
-                entry.sort,
-                entry.tenant,
-                entry.revision,
-                entry.series,
-                entry.number,
-                content,
-                entry.actor,
-                at,
-                seq,
-                seq,
-            )
-        )
-    else:
-        state.edit(row)
-        row.revision, row.content, row.actor = entry.revision, content, entry.actor
-        row.series, row.number, row.at, row.seq = entry.series, entry.number, at, seq
-    name = filing_name(entry.id, entry.revision)
-    digest = digest_of(entry.sort, entry.tenant, entry.content)
-    state.add(Filing(name, entry.id, entry.revision, entry.number, digest, seq))
-    if entry.series is not None and entry.number is not None:
-        number(state, entry.series, entry.number)
-
-
-def number(state: State, series: str, last: int) -> None:
-    """Moves a series on; a later revision of a numbered document doesn't."""
-    row = state.get(Series, series)
-    if row is None:
-        state.add(Series(series, last))
-    elif last > row.last:
-        state.edit(row).last = last
-
-
 APPLY: Final[dict[type[e.Entry], Callable[[State, Any, int, int], None]]] = {
     e.CustomerOpened: opened,
     e.CreditLimitSet: credit_limit,
@@ -411,5 +356,5 @@ APPLY: Final[dict[type[e.Entry], Callable[[State, Any, int, int], None]]] = {
     e.UsageFlagged: nothing,
     e.Refunded: refunded,
     e.Adjusted: adjusted,
-    e.DocumentFiled: filed,
+    e.DocumentFiled: filing.filed,
 }
