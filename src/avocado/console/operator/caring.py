@@ -232,14 +232,14 @@ def revoke_key(visit: Visit) -> Reply:
     wanted = visit.form.text("key", 100)
     if wanted not in {each.key_id for each in visit.reader.keys(tenant)}:
         raise NotFound
-    asked = _ask(visit, "revoke", key=wanted, name=tenant)
+    asked = _ask(visit, "revoke", which=wanted, name=tenant)
     if asked is not None:
         return asked
     reason = reason_of(visit)
     with visit.writing() as do:
         result = do(o.RevokeKey(key_id=wanted))
         record(visit, do, "revoke key", wanted, tenant=tenant, reason=reason, entries=[result.seq])
-    return _done(visit, tenant, "revoke", key=wanted)
+    return _done(visit, tenant, "revoke", which=wanted)
 
 
 @PAGES.act(f"{_HERE}/invite", roles=DOORS["customers"], again=customer)

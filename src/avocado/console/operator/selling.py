@@ -45,14 +45,22 @@ def sold(visit: Visit, name: str) -> Sold:
     if line is None:
         raise NotFound
     back = workspace.store.pointed("previous").get(name)
-    facts = workspace.store.load(line.offer.release).manifest.facts
     return Sold(
         name,
         line,
-        facts["name"],
+        _name_of(visit, line.offer.release),
         line.offer.state(time.time()),
         None if back is None else lineups.read_offer(workspace, back),
     )
+
+
+def _name_of(visit: Visit, release: str) -> str:
+    """A release's own name; its id where its files are not here any more."""
+    try:
+        name: str = visit.console.workspace.store.load(release).manifest.facts["name"]
+    except Refused:
+        return short(release)
+    return name
 
 
 @PAGES.show(

@@ -132,7 +132,7 @@ def change_person(visit: Visit) -> Reply:
         raise NotFound
     gone = visit.form.get("role") == "none"
     word = "remove" if gone else "role"
-    role = "" if gone else _role(visit)
+    role: Role | None = None if gone else _role(visit)
     named = visit.t(f"role.{role}") if role else ""
     asked = ask_first(
         visit,
@@ -143,12 +143,12 @@ def change_person(visit: Visit) -> Reply:
     if asked is not None:
         return asked
     reason = reason_of(visit)
-    if gone:
-        people.remove(database, person)
+    if role:
+        people.set_role(database, person, role)
     else:
-        people.change(database, person, role=role)
+        people.remove(database, person)
     events.note(
         database, visit.now, "member-removed" if gone else "role-changed", visit.who.email,
-        address=visit.address, detail=f"{email} {role}: {reason}",
+        address=visit.address, detail=f"{email} {role or ''}: {reason}",
     )  # fmt: skip
     return Redirect(_HERE, visit.t("op_settings.changed"))
