@@ -178,6 +178,14 @@ def test_content_that_would_not_come_back_is_refused(
     assert file_desk.do(file()).seq == 1
 
 
+@pytest.mark.parametrize(
+    "changes", [{"series": ""}, {"kind": ""}, {"id_": ""}, {"revision": 1.0}, {"content": ["a"]}]
+)
+def test_filings_that_make_no_sense_are_refused(file_desk: Desk, changes: dict[str, Any]) -> None:
+    assert file_desk.refused(file(**changes)).code == "not_allowed"
+    assert file_desk.broken() == []
+
+
 def test_the_largest_document_is_kept(desk: Desk) -> None:
     room = MAX_BYTES - len(msgspec.json.encode({"text": ""}))
     content = {"text": "é" * (room // 2)}

@@ -32,6 +32,10 @@ def check_document(op: o.File) -> None:
         NotAllowed: a number that is no int64, NUL or a lone surrogate in a text, a key that is no
             text, more than :data:`MAX_BYTES`, or nesting beyond 64 levels.
     """
+    if type(op.content) is not dict or type(op.revision) is not int or op.series == "":
+        raise errors.NotAllowed(
+            "a document needs an object as its content, a whole revision, and a series with a name"
+        )
     level: list[Any] = [op.content]
     for _ in range(_DEPTH):
         level = [part for value in level for part in _parts(value)]
