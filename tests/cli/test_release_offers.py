@@ -65,11 +65,13 @@ def test_terms_of_an_offer_change_while_it_is_served(tmp_path: Path, avocado: Av
         assert headers["deprecation"] == "@1767225600"
         assert headers["sunset"] == "Tue, 01 Jan 2999 12:00:00 GMT"
         assert models(served.url, acme)["avocado-1"]["deprecation"]["successor"] == "avocado-2"
-        words = ("--price-input", "300", "--price-output", "900")
+        words = ("--price-input", "300", "--price-output", "900", "--batch", "50")
         ran = avocado(folder, "offer", "price", "avocado-1", *words, "--json")
         assert ran.code == 0, ran.err
         price = models(served.url, acme)["avocado-1"]["price_per_million_tokens"]
         assert float(price["prompt"]) == 300
+        price = models(served.url, acme)["avocado-1"]["batch_price_per_million_tokens"]
+        assert float(price["prompt"]) == 150
         words = ("--deprecated", "none", "--until", "2026-02-01")
         assert avocado(folder, "offer", "set", "avocado-1", *words).code == 0
         code, said = ask(served.url, acme)
@@ -82,6 +84,7 @@ def test_terms_of_an_offer_change_while_it_is_served(tmp_path: Path, avocado: Av
     assert line_up(workspace, "avocado-2") is not None
     assert store.load(first.offer.id).manifest.facts == first.offer.manifest().facts  # no edit
     shown: Any = avocado(folder, "offer", "show", "avocado-1", "--json").json
+    assert shown["batch_percent"] == 50
     assert shown["audience"] == ["acme", "plan:pro"]
     assert (shown["deprecated"], shown["ends"]) == (None, 1769904000)
     rows: Any = avocado(folder, "offer", "list", "--json").json

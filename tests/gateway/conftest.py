@@ -311,7 +311,9 @@ def make_stand(tmp_path: Path) -> Iterator[MakeStand]:
         access = Access(key_lookup(open_reader(path)), open_database(shelf), default)
         accounts = Accounts(lambda: open_reader(path))
         batches = Batches(
-            open_database(folder / "files.sqlite"), lambda: open_reader(path), batch_limits
+            lambda: open_database(folder / "files.sqlite"),
+            lambda: open_reader(path),
+            batch_limits,
         )
         app = build_app(
             {RELEASE: engine or scripted},

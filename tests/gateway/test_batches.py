@@ -574,7 +574,7 @@ def test_a_full_disk_pauses_a_batch_and_nothing_is_lost(
     stand = make_stand(Script(long), credit=10**12, batch_limits=BatchLimits(running=4, tick=0.02))
     client = stand.client()
     file = upload(client, lines(*(request(f"x{n}", max_tokens=400) for n in range(100))))
-    (disk,) = disks
+    disk = disks[0]  # the one that writes
     disk.pages = 60  # of 4 KiB; the answers take more
     disk._db.execute("PRAGMA max_page_count = 60")
     batch = client.batches.create(input_file_id=file, endpoint=CHAT, completion_window="24h")
@@ -582,6 +582,9 @@ def test_a_full_disk_pauses_a_batch_and_nothing_is_lost(
     assert "full" in _paused(stand, batch.id) or "stored" in _paused(stand, batch.id)
     paid = len(stand.charges)
     assert 0 < paid < 100
+    with pytest.raises(openai.InternalServerError) as caught:
+        upload(client, lines(request("x", "y" * 300_000)))
+    assert (caught.value.status_code, caught.value.code) == (503, "storage_unavailable")
     disk.pages = None
     disk._db.execute("PRAGMA max_page_count = 4294967294")
     batch = wait(client, batch, 40)
@@ -641,8 +644,9 @@ def test_an_answer_whose_settlement_was_not_heard_of_is_not_lost(make_stand: Mak
     ("occupancy", "own", "others", "quiet", "allowed"),
     [
         (Occupancy(0, capacity=32), 0, 0, True, 16),
-        (Occupancy(0, capacity=32), 0, 0, False, 4),
-        (Occupancy(3, capacity=32), 1, 2, False, 4),
+        (Occupancy(0, capacity=32), 0, 0, False, 1),
+        (Occupancy(3, capacity=32), 1, 2, False, 1),
+        (Occupancy(9, capacity=32), 1, 8, False, 2),
         (Occupancy(15, capacity=32), 1, 14, False, 2),
         (Occupancy(20, capacity=32), 4, 16, False, 0),
         (Occupancy(20, 1, 32), 4, 1, False, 0),
@@ -650,7 +654,8 @@ def test_an_answer_whose_settlement_was_not_heard_of_is_not_lost(make_stand: Mak
         (Occupancy(0, capacity=1), 0, 0, True, 1),
         (Occupancy(1, capacity=1), 0, 1, False, 0),
         (Occupancy(0, capacity=10**6), 0, 0, True, 64),
-        (Occupancy(5, capacity=10**6), 0, 5, False, 16),
+        (Occupancy(40, capacity=10**6), 0, 40, False, 10),
+        (Occupancy(63, capacity=10**6), 0, 63, False, 1),
     ],
 )
 def test_how_much_of_an_engine_batches_get(
@@ -724,3 +729,37 @@ def test_contents_are_read_across_chunks(tmp_path: Path) -> None:
     stored_files.finish_file(database, "f", "batch", "n", 2**40)
     assert not stored_files.append(database, "f", 3, b"more")
     database.close()
+
+
+# -- the operator ----------------------------------------------------------------------------------
+
+
+def test_the_operator_lists_shows_and_cancels(
+    make_stand: MakeStand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from avocado.cli.main import run
+    from avocado.workspace import Workspace
+
+    def said(*words: str) -> Any:
+        code = run([*words, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    workspace = Workspace.create(tmp_path / "shop")
+    monkeypatch.chdir(workspace.folder)
+    assert said("batches", "list") == (0, [])
+    stand = make_stand(Script("a b", delay=0.1), batch_limits=BatchLimits(running=1, tick=0.02))
+    (workspace.state / "files.sqlite").symlink_to(stand.folder / "files.sqlite")
+    client = stand.client()
+    batch = create(client, lines(*(request(f"x{n}") for n in range(30))))
+    stand.until(lambda: _counts(client, batch).completed > 0)
+    code, found = said("batches", "list", "--customer", "acme")
+    assert (code, [each["id"] for each in found]) == (0, [batch.id])
+    assert said("batches", "list", "--customer", "nobody") == (0, [])
+    code, one = said("batches", "show", batch.id[:12])
+    assert (code, one["customer"], one["request_counts"]["total"]) == (0, "acme", 30)
+    assert run(["batches", "list"]) == run(["batches", "show", batch.id]) == 0
+    assert "30 lines" in capsys.readouterr().out
+    code, ended = said("batches", "cancel", batch.id)
+    assert (code, ended["status"]) == (0, "cancelling")
+    assert wait(client, batch).status == "cancelled"
+    assert said("batches", "cancel", batch.id)[0] == said("batches", "show", "batch_no")[0] == 1

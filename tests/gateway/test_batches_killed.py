@@ -39,7 +39,7 @@ REPLY = "one two three"
 class Server:
     """One real server process over ``folder``; ``failpoint`` kills it from inside."""
 
-    def __init__(self, folder: Path, failpoint: str = "", delay: float = 0.002) -> None:
+    def __init__(self, folder: Path, failpoint: str = "", delay: float = 0.02) -> None:
         self.child = subprocess.Popen(
             [
                 sys.executable,
@@ -115,7 +115,9 @@ def shop(tmp_path: Path) -> tuple[Path, NewKey]:
     return tmp_path, open_shop(tmp_path / "ledger.sqlite")
 
 
-def kill_again_and_again(folder: Path, key: NewKey, count: int, deaths: list[str]) -> int:
+def kill_again_and_again(
+    folder: Path, key: NewKey, count: int, deaths: list[str], delay: float = 0.02
+) -> int:
     """Runs one batch through servers that die at ``deaths``, fail points or seconds; returns how
     many of them did."""
     server = Server(folder)
@@ -125,7 +127,7 @@ def kill_again_and_again(folder: Path, key: NewKey, count: int, deaths: list[str
     batch, died = "", 0
     for death in deaths:
         point = death if ":" in death else ""
-        server = Server(folder, point)
+        server = Server(folder, point, delay)
         try:
             if not batch and server.url:
                 made = server.client(key).batches.create(
@@ -149,7 +151,7 @@ def kill_again_and_again(folder: Path, key: NewKey, count: int, deaths: list[str
             batch
             or client.batches.create(input_file_id=file, endpoint=CHAT, completion_window="24h").id
         )
-        ended = until_ended(client, batch)
+        ended = until_ended(client, batch, 240)
         check(folder / "ledger.sqlite", client, ended, count, "acme")
         server.child.send_signal(signal.SIGTERM)
         assert server.child.wait(20) == 0
@@ -182,9 +184,9 @@ def test_forty_kills_of_one_batch(shop: tuple[Path, NewKey], capsys: Any) -> Non
         else f"{chance.uniform(0.05, 0.8):.2f}"
         for number in range(40)
     ]
-    died = kill_again_and_again(*shop, 800, deaths)
+    died = kill_again_and_again(*shop, 3000, deaths, 0.1)
     with capsys.disabled():
-        print(f"\n{died} kills, 800 lines, 800 charges and answers, seed {seed}")
+        print(f"\n{died} kills, 3000 lines, 3000 charges and answers, seed {seed}")
     assert died > 20
 
 

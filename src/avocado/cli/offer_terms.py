@@ -20,7 +20,7 @@ from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.release.offer import PLAN, Offer
 from avocado.terms.money import Money
-from avocado.terms.price import PriceSheet
+from avocado.terms.price import MILLION, PriceSheet
 from avocado.workspace import Workspace
 
 
@@ -59,6 +59,7 @@ def terms(offer: Offer) -> dict[str, Any]:
         "price_version": price.version,
         "input": Money(price.prompt, price.currency).decimal(),
         "output": Money(price.completion, price.currency).decimal(),
+        "batch_percent": 100 if price.batch is None else price.batch * 100 / MILLION,
         "audience": list(offer.audience),
         "begins": offer.begins,
         "deprecated": offer.deprecated,
@@ -75,6 +76,8 @@ def in_words(offer: Offer) -> list[str]:
         f"{offer.name} at {prices[0]} and {prices[1]} per million tokens, price {price.version}",
         f"for {', '.join(offer.audience) or 'all customers'}",
     ]
+    if price.batch is not None:
+        lines.insert(1, f"batches pay {price.batch * 100 / MILLION:g} % of that")
     for word, date in (("sold from", offer.begins), ("deprecated from", offer.deprecated)):
         lines += [] if date is None else [f"{word} {day(date)} UTC"]
     if offer.ends is not None:
@@ -151,21 +154,31 @@ def _require_customers(workspace: Workspace, audience: Sequence[str]) -> None:
 @click.option("--price-input", type=Amount(), required=True, help="Per million prompt tokens.")
 @click.option("--price-output", type=Amount(), required=True, help="Per million answer tokens.")
 @click.option("--price-cached", type=Amount(), help="Per million prompt tokens from the cache.")
+@click.option(
+    "--batch",
+    type=OrNone(click.IntRange(0, 100)),
+    help="What lines of batches pay of these prices, in percent, such as 50; none: all of it.",
+)
 @with_output
 def set_price(
-    out: Output, name: str, price_input: Money, price_output: Money, price_cached: Money | None
+    out: Output,
+    name: str,
+    price_input: Money,
+    price_output: Money,
+    price_cached: Money | None,
+    batch: int | str | None,
 ) -> None:
     """Sell NAME at another price from now on: a new version. What was asked for before is billed at
-    the old one, and batch and volume terms stay."""
+    the old one; volume terms stay, and so do batch terms where they are not named."""
     workspace = workspace_here()
     line = current(workspace, name)
     before = line.offer.price.terms()
     cached = before["cached"] if price_cached is None else price_cached.nanos
+    changed = {"prompt": price_input.nanos, "completion": price_output.nanos, "cached": cached}
+    if batch is not None:
+        changed["batch"] = batch * (MILLION // 100) if isinstance(batch, int) else None
     try:
-        price = PriceSheet(
-            **before
-            | {"prompt": price_input.nanos, "completion": price_output.nanos, "cached": cached}
-        )
+        price = PriceSheet(**before | changed)
     except ValueError as error:
         raise Refused(str(error)) from error
     saleable(workspace, line.offer.release, price)

@@ -45,7 +45,7 @@ from avocado.gateway.limits import Limits
 from avocado.gateway.metrics import CONTENT_TYPE, MeteredBook, Metrics, Moment
 from avocado.gateway.proxies import Proxies
 from avocado.gateway.rates import MemoryRates, Rates
-from avocado.gateway.shelf import open_database
+from avocado.gateway.shelf import ShelfUnavailable, open_database
 from avocado.gateway.surface import Surface
 from avocado.gateway.surfaces.chat_completions import ChatCompletions
 from avocado.gateway.surfaces.completions import Completions
@@ -162,6 +162,10 @@ class App:
             await self._route(exchange)(exchange)
         except ApiError as error:
             await exchange.refuse(error)
+        except ShelfUnavailable as error:
+            log.error("request %s: %s", exchange.id, error)
+            said = "What you asked for cannot be read or stored now; try again"
+            await exchange.refuse(unavailable(said, "storage_unavailable"))
         except ClientGone:
             exchange.outcome = "client_closed_request"
         except Exception:
@@ -284,10 +288,9 @@ class App:
 
     def _shown(self, name: str, now: float) -> dict[str, Any]:
         offer, engine = self._find(name)
-        price = offer.price
-        per_million = {
-            kind: Money(price.price_of(kind), price.currency).decimal() for kind in KINDS
-        }
+        prices = {"price_per_million_tokens": _prices(offer, batch=False)}
+        if self.batches is not None:
+            prices["batch_price_per_million_tokens"] = _prices(offer, batch=True)
         return {
             "id": offer.name,
             "object": "model",
@@ -295,7 +298,7 @@ class App:
             "owned_by": "avocado",
             "release": offer.release[:SHOWN],
             "context_length": engine.context_length,
-            "price_per_million_tokens": {"currency": price.currency, **per_million},
+            **prices,
             **shown(offer, now),
         }
 
@@ -384,6 +387,13 @@ def build_app(
         accounts,
         batches,
     )
+
+
+def _prices(offer: Offer, batch: bool) -> dict[str, str]:
+    """By kind of token, in units of the currency."""
+    price = offer.price
+    found = {kind: Money(price.price_of(kind, batch), price.currency) for kind in KINDS}
+    return {"currency": price.currency, **{kind: each.decimal() for kind, each in found.items()}}
 
 
 def _same(found: Mapping[str, T]) -> dict[str, T]:

@@ -62,6 +62,7 @@ class Model(Struct):
     release: str
     context_length: int
     price_per_million_tokens: dict[str, str]
+    batch_price_per_million_tokens: dict[str, str]
     deprecation: Deprecation | UnsetType = UNSET
     object: Literal["model"] = "model"
 

@@ -369,9 +369,12 @@ def _open_rates(settings: Settings) -> Rates:
 def _open_batches(settings: Settings) -> Batches:
     if isinstance(settings.files, Path):
         settings.files.touch(mode=0o600)
-    database = _open_shelf(settings.files)
     try:
-        return Batches(database, lambda: open_reader(settings.ledger), settings.batch_limits)
+        return Batches(
+            lambda: open_database(settings.files),
+            lambda: open_reader(settings.ledger),
+            settings.batch_limits,
+        )
     except ShelfUnavailable as error:
         raise Refused(str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from avocado.gateway.errors import ApiError, overloaded
 from avocado.gateway.exchange import Exchange
 from avocado.gateway.keys import Caller
 from avocado.gateway.query import Given
+from avocado.gateway.shelf import ShelfUnavailable
 from avocado.gateway.wire import encode
 
 FILES: Final = "/v1/files"
@@ -104,7 +106,8 @@ class Files:
             return await self._finish(row, form)
         except BaseException:
             # Shielded: who hung up leaves nothing behind.
-            await asyncio.shield(self._store.do(stored.forsake, row.id))
+            with contextlib.suppress(ShelfUnavailable):  # then it is given up as abandoned
+                await asyncio.shield(self._store.do(stored.forsake, row.id))
             raise
 
     async def _finish(self, row: FileRow, form: Form) -> FileRow:
@@ -121,7 +124,7 @@ class Files:
         limit = given.number("limit", 1, MOST, MOST)
         after = given.one("after")
         given.end()
-        found = await self._store.do(
+        found = await self._store.look(
             stored.files_of, caller.tenant, purpose, after, limit + 1, order == "desc"
         )
         if found is None:
@@ -159,7 +162,7 @@ class Files:
         )
 
     async def _find(self, caller: Caller, name: str) -> FileRow:
-        row = await self._store.do(stored.file_of, caller.tenant, name)
+        row = await self._store.look(stored.file_of, caller.tenant, name)
         if row is None:
             raise no_file(name)
         return row
@@ -168,7 +171,7 @@ class Files:
 async def pieces_of(kept: Store, row: FileRow, size: int = READ_AT_ONCE) -> AsyncIterator[bytes]:
     """The whole content, a piece at a time."""
     for start in range(0, row.bytes, size):
-        piece = await kept.do(stored.read, row.id, start, size)
+        piece = await kept.look(stored.read, row.id, start, size)
         if not piece:
             return  # it was deleted meanwhile
         yield piece

@@ -75,7 +75,7 @@ class Job:
         """
         row = self.row
         found = await self._store.do(stored_batches.turn, row, (since,), status, **more)
-        found = found or await self._store.do(stored_batches.batch_of, row.id)
+        found = found or await self._store.look(stored_batches.batch_of, row.id)
         if found is None or found.epoch != row.epoch:
             raise Lost
         self.taken.row = found
@@ -116,7 +116,7 @@ class Job:
 
     async def _read(self, checker: Checker) -> None:
         row, start = self.row, 0
-        while piece := await self._store.do(stored_files.read, row.input, start, PIECE):
+        while piece := await self._store.look(stored_files.read, row.input, start, PIECE):
             rows = await asyncio.to_thread(checker.feed, piece)
             await self._store.do(stored_lines.add_lines, row, rows)
             start += len(piece)
@@ -128,14 +128,14 @@ class Job:
         """Writes the results, and the batch is over: complete, expired or cancelled."""
         await self._work.settle_answered()
         # What ran when another process died may have been counted only now.
-        row = await self._store.do(stored_batches.batch_of, self.row.id)
+        row = await self._store.look(stored_batches.batch_of, self.row.id)
         if row is None or row.epoch != self.row.epoch or row.ended is not None:
             raise Lost
         output = await write_results(self._store, row, "output", DONE) if row.completed else None
         error = await write_results(self._store, row, "error", FAILED) if row.failed else None
         status = "cancelled"
         if row.status == "finalizing":
-            expired = await self._store.do(stored_lines.has_expired, row.id)
+            expired = await self._store.look(stored_lines.has_expired, row.id)
             status = "expired" if expired else "completed"
         await self._turn(
             row.status,

@@ -115,7 +115,7 @@ class Jobs:
         limit = given.number("limit", 1, MOST, USUAL)
         after = given.one("after")
         given.end()
-        found = await self._store.do(stored_batches.batches_of, caller.tenant, after, limit + 1)
+        found = await self._store.look(stored_batches.batches_of, caller.tenant, after, limit + 1)
         if found is None:
             raise no_batch(after)
         shown = [batch_shown(row, self._runner.paused.get(row.id)) for row in found[:limit]]
@@ -126,7 +126,7 @@ class Jobs:
         """``GET /v1/batches/{batch_id}``."""
         caller = await self._identify(exchange, "read")
         name = named(exchange, BATCHES)
-        row = await self._store.do(stored_batches.batch_of, name, caller.tenant)
+        row = await self._store.look(stored_batches.batch_of, name, caller.tenant)
         if row is None:
             raise no_batch(name)
         await exchange.reply(200, self._shown(row))
@@ -135,7 +135,7 @@ class Jobs:
         """``POST /v1/batches/{batch_id}/cancel``: what runs ends and is paid, nothing starts."""
         caller = await self._identify(exchange, "inference")
         name = named(exchange, BATCHES, CANCEL)
-        before = await self._store.do(stored_batches.batch_of, name, caller.tenant)
+        before = await self._store.look(stored_batches.batch_of, name, caller.tenant)
         if before is None:
             raise no_batch(name)
         if before.ended is not None:

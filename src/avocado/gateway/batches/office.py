@@ -49,16 +49,16 @@ class Gateway:
 
 
 class Batches:
-    """``open_book`` opens a reader of the ledger; ``database`` is this process's own connection."""
+    """``open_book`` opens a reader of the ledger, ``connect`` a connection to where files lie."""
 
     def __init__(
         self,
-        database: Database,
+        connect: Callable[[], Database],
         open_book: Callable[[], Reader],
         limits: BatchLimits | None = None,
     ) -> None:
         self.limits = limits or BatchLimits()
-        self._store = Store(database)
+        self._store = Store(connect)
         self._holds = Holds(open_book)
         self.places: Places | None = None
         self._runner: Runner | None = None

@@ -36,7 +36,7 @@ async def write_results(kept: Store, batch: BatchRow, kind: str, state: str) -> 
     )
     await kept.do(files.add_file, file)
     rest, place, after = bytearray(), 0, 0
-    while lines := await kept.do(
+    while lines := await kept.look(
         stored_lines.lines_of, batch.id, state, after, TOGETHER, bodies=True
     ):
         after = lines[-1].line

@@ -77,7 +77,7 @@ class Runner:
             for row in await kept.do(stored_batches.renew, self._owner, limits.lease):
                 self._begin(row)
         for name, (job, _) in list(self._jobs.items()):
-            job.taken.seen(await kept.do(stored_batches.batch_of, name))
+            job.taken.seen(await kept.look(stored_batches.batch_of, name))
         room = JOBS - len(self._jobs)
         if room and not self._means.stopping():
             for row in await kept.do(stored_batches.claim, self._owner, limits.lease, room):

@@ -1,8 +1,9 @@
 """Share: how many lines of batches an engine may run now, beneath the requests of people who wait.
 
 An engine that is idle gives batches half of its places, so that whoever comes finds one at once.
-While others are served, and for a moment after, it gives an eighth, so that a batch ends in its
-window under a steady load too, and nothing where half of the places are taken or somebody waits.
+While others are served, and for a second after, it gives a line for four of them (an eighth of its
+places at most, one line at least), so that a batch goes on under a steady load too, and nothing
+where half of the places are taken or somebody waits.
 What runs is never stopped: a batch yields by not starting. ``share`` is pure.
 """
 
@@ -32,7 +33,7 @@ def share(occupancy: Occupancy, own: int, others: int, quiet: bool, most: int) -
     elsewhere = max(others, occupancy.running - own)
     if occupancy.waiting or elsewhere >= half:
         return 0
-    return min(max(1, capacity // 8), half - elsewhere)
+    return min(max(1, min(capacity // 8, others // 4)), half - elsewhere)
 
 
 class Places:

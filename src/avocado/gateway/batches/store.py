@@ -63,23 +63,36 @@ def prepare(database: Database) -> None:
 
 
 class Store:
-    """The steps of one process, in a thread of their own: all that wait are one transaction."""
+    """The steps of one process, in threads of their own: all that wait are one transaction. What
+    only reads has another connection, so that it works while nothing can be written."""
 
-    def __init__(self, database: Database) -> None:
-        prepare(database)
-        self._worker: Worker[Step, Any] = Worker(
-            database, lambda db, steps: [step(db) for step in steps], "gateway-batches"
-        )
+    def __init__(self, connect: Callable[[], Database]) -> None:
+        writing = connect()
+        prepare(writing)
+        self._writer: Worker[Step, Any] = Worker(writing, _take, "gateway-batches")
+        self._reader: Worker[Step, Any] = Worker(connect(), _take, "gateway-files", write=False)
 
     async def do(
         self, step: Callable[Concatenate[Database, P], T], *given: P.args, **named: P.kwargs
     ) -> T:
         """The outcome of a step, after the commit. Raises ShelfUnavailable."""
-        outcome: T = await self._worker.ask(lambda database: step(database, *given, **named))
+        outcome: T = await self._writer.ask(lambda database: step(database, *given, **named))
+        return outcome
+
+    async def look(
+        self, step: Callable[Concatenate[Database, P], T], *given: P.args, **named: P.kwargs
+    ) -> T:
+        """The outcome of a step that only reads. Raises ShelfUnavailable."""
+        outcome: T = await self._reader.ask(lambda database: step(database, *given, **named))
         return outcome
 
     def close(self) -> None:
-        self._worker.close()
+        self._writer.close()
+        self._reader.close()
+
+
+def _take(database: Database, steps: Sequence[Step]) -> list[Any]:
+    return [step(database) for step in steps]
 
 
 def row_of(kind: type[R], found: Sequence[Any]) -> R:

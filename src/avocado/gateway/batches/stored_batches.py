@@ -39,10 +39,14 @@ def batch_of(database: Database, batch: str, tenant: str | None = None) -> Batch
     return None if row is None or (tenant is not None and row.tenant != tenant) else row
 
 
-def all_batches(database: Database, limit: int) -> list[BatchRow]:
-    """Of all customers, newest first."""
+def all_batches(
+    database: Database, front: str, tenant: str | None = None, limit: int = 2
+) -> list[BatchRow]:
+    """Of all customers, or of one, those whose ids begin with ``front``; newest first."""
     found = database.run(
-        f"SELECT {_BATCH} FROM gateway_batch ORDER BY at DESC, id DESC LIMIT ?", (limit,)
+        f"SELECT {_BATCH} FROM gateway_batch WHERE substr(id, 1, {len(front)}) = ?"
+        " AND tenant = coalesce(?, tenant) ORDER BY at DESC, id DESC LIMIT ?",
+        (front, tenant, limit),
     )
     return [row_of(BatchRow, each) for each in found]
 

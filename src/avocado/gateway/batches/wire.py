@@ -11,7 +11,8 @@ from msgspec import Meta, Struct
 from avocado.gateway.batches.rows import READY, BatchRow, FileRow, LineRow, request_id
 from avocado.gateway.errors import ApiError
 from avocado.gateway.exchange import Exchange
-from avocado.gateway.wire import encode, read_json
+from avocado.gateway.wire import encode as encode
+from avocado.gateway.wire import read_json
 from avocado.terms.money import Money
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]

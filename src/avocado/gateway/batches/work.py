@@ -102,7 +102,7 @@ class Work:
         row, results = self._taken.row, ("output", "error")
         if row.status != "in_progress":
             return
-        left = await self._store.do(stored_lines.lines_of, row.id, PENDING, 0, 1)
+        left = await self._store.look(stored_lines.lines_of, row.id, PENDING, 0, 1)
         if left and self._taken.may_begin:
             return
         await self._store.do(stored_lines.expire_lines, row)
@@ -115,7 +115,7 @@ class Work:
             finalizing=int(time.time()),
             **names,
         )
-        self._taken.seen(found or await self._store.do(stored_batches.batch_of, row.id))
+        self._taken.seen(found or await self._store.look(stored_batches.batch_of, row.id))
         if self._taken.lost:
             raise Lost
 
@@ -125,7 +125,7 @@ class Work:
         while self._taken.may_begin and not self._means.stopping():
             self._raise_failures()
             if not waiting and more:
-                waiting = await self._store.do(
+                waiting = await self._store.look(
                     stored_lines.lines_of, self._taken.row.id, PENDING, after, AHEAD
                 )
                 more = len(waiting) == AHEAD
@@ -177,7 +177,7 @@ class Work:
     async def _line(self, line: LineRow) -> None:
         """One line, once: it ends, or is put off."""
         row = self._taken.row
-        found = await self._store.do(stored_files.read, row.input, line.start, line.size)
+        found = await self._store.look(stored_files.read, row.input, line.start, line.size)
         body = stored_lines.body_in(found)
 
         async def keep(hold: str, answer: bytes) -> None:
@@ -212,7 +212,7 @@ class Work:
         elif (status in FAILURES or (error and error.code == AWAY)) and self._may_try(line, status):
             row = self._taken.row
             await self._store.do(stored_lines.again, row, line.line)
-            fresh = await self._store.do(stored_lines.line_of, row.id, line.line)
+            fresh = await self._store.look(stored_lines.line_of, row.id, line.line)
             self._put_off(fresh or line, AGAIN_LATE)
         elif status in LATER and not (error and error.code == AWAY):
             if status == 503 and error is not None:
@@ -239,7 +239,7 @@ class Work:
     async def _known(self, line: LineRow, exchange: LineExchange, error: ApiError) -> None:
         """The ledger has a hold for this line: of a process that died, or that still runs it."""
         row = self._taken.row
-        fresh = await self._store.do(stored_lines.line_of, row.id, line.line)
+        fresh = await self._store.look(stored_lines.line_of, row.id, line.line)
         if fresh is not None and fresh.state == ANSWERED:
             await self._settle(line.line)
         elif error.retry_after is not None:
@@ -271,7 +271,7 @@ class Work:
     async def settle_answered(self) -> None:
         """Finds out about all of them."""
         batch, after = self._taken.row.id, 0
-        while found := await self._store.do(stored_lines.lines_of, batch, ANSWERED, after, AHEAD):
+        while found := await self._store.look(stored_lines.lines_of, batch, ANSWERED, after, AHEAD):
             for line in found:
                 await self._settle(line.line)
             after = found[-1].line
@@ -281,7 +281,7 @@ class Work:
         is run again."""
         row = self._taken.row
         while not self._taken.lost:
-            line = await self._store.do(stored_lines.line_of, row.id, number)
+            line = await self._store.look(stored_lines.line_of, row.id, number)
             if line is None or line.state != ANSWERED or line.hold is None or line.body is None:
                 return
             hold = await self._means.holds.find(line.hold)
