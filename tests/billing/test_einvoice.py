@@ -28,6 +28,7 @@ from avocado.billing.topups import issue_topup_invoice, quote_topup
 from avocado.errors import Refused
 from avocado.terms.money import NANO
 from avocado.terms.usage import Usage
+from tests.billing import test_period
 from tests.billing.papers import (
     BUYERS,
     FEE,
@@ -258,3 +259,26 @@ def test_what_a_real_book_issues_is_valid_and_printed(
             assert findings(einvoice_xml(paper, number)) == []
             adds_up(describe(paper, number))
             assert render_pdf(paper, number).startswith(b"%PDF")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 140))
+def test_papers_of_random_histories_are_valid(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever a month brought: grants, refunds, corrections, fees, notes, clocks set back."""
+
+    def check(shop: Shop) -> None:
+        papers: list[tuple[str, AnyDocument]] = [
+            (shown_number(each), invoice_from(each)) for each in shop.reader.documents("invoice")
+        ]
+        papers += [
+            (shown_number(each), credit_note_from(each))
+            for each in shop.reader.documents("credit-note")
+        ]
+        for number, paper in papers:
+            assert findings(einvoice_xml(paper, number)) == []
+            adds_up(describe(paper, number))
+
+    monkeypatch.setattr(test_period, "check", check)
+    test_period.play(seed, [0, 60 * NANO][seed % 2], seed % 3 > 0)
