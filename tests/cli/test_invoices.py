@@ -218,11 +218,11 @@ def test_topups(business: Path, avocado: Avocado) -> None:
             id="bank-1", tenant="acme", amount=5 * 10**10, currency="EUR", tax=95 * 10**8
         )
         ledger.do_now(deposit)
-    made = value(business, avocado, "invoices", "top-up", "acme", "bank-1")
+    made = value(business, avocado, "invoices", "topup", "acme", "bank-1")
     assert (made["gross_minor"], made["open_minor"]) == (5950, 0)
-    again = value(business, avocado, "invoices", "top-up", "acme", "bank-1")
+    again = value(business, avocado, "invoices", "topup", "acme", "bank-1")
     assert again["number"] == made["number"]
-    assert "has no deposit" in avocado(business, "invoices", "top-up", "beta", "bank-1").err
+    assert "has no deposit" in avocado(business, "invoices", "topup", "beta", "bank-1").err
     assert value(business, avocado, "invoices", "close")["closed"] == 2
 
 

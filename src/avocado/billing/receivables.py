@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from avocado.billing.books import posting
 from avocado.billing.invoices import (
     INVOICE,
     CreditNoteDocument,
@@ -25,6 +26,7 @@ from avocado.billing.tax import split_gross
 from avocado.errors import Refused
 from avocado.ledger import entry as e
 from avocado.ledger.operation import Deposit
+from avocado.terms.money import minor_digits
 
 if TYPE_CHECKING:
     from avocado.ledger.reader import Document, Reader
@@ -115,12 +117,13 @@ def pay_invoice(
     The same ``reference`` (such as the bank's) or ``deposit_id`` again changes nothing.
 
     Raises:
-        Refused: nothing is due, or more was paid than is due: what is beyond buys credit, and is a
-            deposit of its own.
-        IdempotencyConflict: the reference was used for another amount.
+        Refused: nothing is due, or more was paid than is due (what is beyond buys credit, and is a
+            deposit of its own), or the reference was used for another amount.
     """
     id_ = deposit_id or payment_id(document.id, reference)
-    if _known(reader, id_):
+    known = posting(reader, id_)
+    if known is not None:
+        _check_same(known.entry, document, gross_minor, reference)
         return receivable(reader, document)
     now = receivable(reader, document)
     coins = now.due_minor if gross_minor is None else gross_minor
@@ -142,8 +145,16 @@ def pay_invoice(
     return receivable(reader, document)
 
 
-def _known(reader: Reader, id_: str) -> bool:
-    return any(True for _ in reader.rows("SELECT seq FROM posting WHERE id = ?", (id_,)))
+def _check_same(entry: object, document: Document, coins: int | None, reference: str) -> None:
+    """Raises Refused where a payment that is on record is not the one that was told of now."""
+    assert isinstance(entry, e.Deposited)
+    before = (entry.amount + entry.tax) // unit_of(entry.currency)
+    if entry.pays != document.id or coins not in (None, before):
+        shown = decimal(before, minor_digits(entry.currency))
+        raise Refused(
+            f"{reference!r} is a payment of {shown} {entry.currency} for {entry.pays} already: "
+            "give another payment another reference"
+        )
 
 
 def payment_parts(invoice: InvoiceDocument, paid_minor: int, coins: int) -> tuple[int, int]:

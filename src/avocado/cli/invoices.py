@@ -257,7 +257,7 @@ def credit(out: Output, invoice: str, reason: str, amount: Money | None, line: s
         _tell(out, reader, note)
 
 
-@invoices.command("top-up")
+@invoices.command("topup")
 @click.argument("customer")
 @click.argument("deposit")
 @with_output
