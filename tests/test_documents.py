@@ -22,7 +22,7 @@ def commands(text: str) -> set[tuple[str, ...]]:
     found = set()
     for block in code:
         for match in re.finditer(
-            r"(?:^|[\s$&;(])avocado ([a-z]+)(?: ([a-z]+))?", block, re.MULTILINE
+            r"(?:^|[\s$&;(])avocado ([a-z]+)(?: ([a-z][a-z-]*))?", block, re.MULTILINE
         ):
             found.add(tuple(word for word in match.groups() if word))
     return found
