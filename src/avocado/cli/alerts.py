@@ -78,6 +78,8 @@ def add(
     if url and url not in known:
         row["secret"] = webhook.secret_of(workspace.pepper(), made.serial)
         lines.append(f"The webhook's secret, shown once: {row['secret']}")
+    if email and workspace.config.mail is None:
+        lines.append("Mail cannot go yet: write [mail] into avocado.toml")
     out.result(row, *lines, f"Next: avocado alerts test {customer} {made.number}")
 
 
@@ -106,7 +108,7 @@ def list_(out: Output, customer: str | None) -> None:
         rows = [[each.tenant, str(each.number), in_words(each)] for each in found]
         out.table(["customer", "number", "alert"], rows)
         for each in waiting:
-            out.say(f"not sent to {each.target} after {each.tries} tries: {each.error}")
+            out.say(f"not sent to {each.target}, tried {each.tries} times: {each.error}")
 
 
 @alerts.command("remove")
