@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "billing": ("billing", "Do what is due: renewals, fees, alerts, top-ups, invoices."),
     "payments": ("payments", "Money by card: top-ups, refunds, disputes."),
     "ledger": ("ledger", "Back up, export and correct the ledger."),
+    "batches": ("batches", "List, show and cancel customers' batches of requests."),
     "usage": ("accounts", "What each customer used."),
     "invoice": ("accounts", "What a customer used in a month, line by line."),
     "invoices": ("invoices", "Close, list, show, export and credit invoices; record payments."),
