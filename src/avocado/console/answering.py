@@ -10,6 +10,7 @@ import base64
 import hmac
 import json
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ from avocado.ledger.errors import LedgerError, LedgerUnavailable, UnknownCustome
 log = logging.getLogger("avocado.console")
 
 FLASH_BYTES: Final = 1500
+_COMMAND: Final = re.compile(r"(?:: | with: |; \w[\w ]* with: )avocado [a-z].*$", re.DOTALL)
+"""What a reason tells the operator to type: customers have no command line of ours."""
 YEAR: Final = 365 * 86_400
 
 
@@ -337,6 +340,8 @@ def _flash(visit: Visit) -> tuple[Mapping[str, str] | None, tuple[Cookie, ...]]:
 def refused(visit: Visit, error: Refused | LedgerError) -> Answered:
     """The page of the form once more, with the reasons; or a page that has only them."""
     reasons = error.reasons if isinstance(error, Refused) else (str(error),)
+    if visit.person is None or not visit.person.operator:
+        reasons = tuple(_COMMAND.sub("", each) for each in reasons)
     if visit.route.kind == "hook":  # its sender asks again later
         return _data(visit, Data({"error": {"message": "\n".join(reasons)}}, 503))
     if visit.route.kind == "act" and wants_json(visit):
