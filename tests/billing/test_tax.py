@@ -266,7 +266,16 @@ def test_what_stripe_says_wrongly_is_not_used() -> None:
     with stripe(refusal, 400) as (address, _), pytest.raises(Refused, match="No such tax code"):
         StripeTaxes("k", address).decide(sale("FR"))
     with pytest.raises(Refused, match="did not answer"):
-        StripeTaxes("k", "http://127.0.0.1:9").decide(sale("FR"))
+        StripeTaxes("k", "http://127.0.0.1:9", pauses=()).decide(sale("FR"))
+
+
+def test_stripe_is_asked_again_when_it_is_busy() -> None:
+    busy = {"error": {"message": "Too many requests", "type": "rate_limit_error"}}
+    with stripe(busy, 429) as (address, asked):
+        taxes = StripeTaxes("k", address, pauses=(0.01, 0.01))
+        with pytest.raises(Refused, match="did not answer: 429, Too many requests; try again"):
+            taxes.decide(sale("FR"))
+    assert len(asked) == 3
 
 
 def test_a_sale_of_nothing_is_not_asked_about() -> None:

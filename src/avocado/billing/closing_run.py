@@ -1,7 +1,7 @@
 """A closing run: every customer's invoice, read one by one, filed many at a time.
 
-Reading is one thread's work; filing waits for the disk, so many invoices wait together and the
-ledger commits them in one go. Only what is being filed is kept in memory.
+Reading is one thread's work. Filing waits for the disk, and taxing may wait for a tax provider, so
+many invoices wait together, and the ledger commits them in one go. Only those are kept in memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from avocado.billing.closing import Closing, check_over, file_once, filing
+from avocado.billing.closing import Closing, Draft, check_over, file_once, filing
 from avocado.billing.invoices import month_id
 from avocado.billing.issuer import Issuer
 from avocado.billing.record import Do, Refusals
-from avocado.ledger.operation import File
 
 if TYPE_CHECKING:
     from avocado.ledger.reader import Reader
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 LANES: Final = 64
 """Invoices that are being filed at the same time."""
 _PAGE: Final = 500
+_SAID: Final = (*Refusals, ValueError)
+"""What is told of one customer; anything else ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +74,34 @@ def close_all(
                 seen(count)
                 if tenant in refused:
                     continue
-                outcome, operation = _first_due(closing, tenant, month, actor)
-                if outcome is None:
-                    continue
-                if operation is None:
+                found = _first_due(closing, tenant, month)
+                if isinstance(found, Outcome):
                     refused.add(tenant)
-                    yield outcome
-                    continue
-                more = more or outcome.month != month
-                waiting.append((outcome, pool.submit(file_once, do, operation)))
+                    yield found
+                elif found is not None:
+                    more = more or found.month != month
+                    outcome = Outcome(tenant, found.month, month_id(tenant, found.month))
+                    waiting.append((outcome, pool.submit(_issue, closing, do, found, actor)))
                 yield from _drain(waiting, 2 * LANES, refused)
             yield from _drain(waiting, 0, refused)
 
 
-def _first_due(
-    closing: Closing, tenant: str, month: str, actor: str
-) -> tuple[Outcome | None, File | None]:
-    """The first month that makes an invoice, and the operation that files it; or the refusal
-    alone; or nothing of both."""
+def _first_due(closing: Closing, tenant: str, month: str) -> Draft | Outcome | None:
+    """The first month that makes an invoice, or why it makes none; nothing where none is due."""
     each = month
     try:
         for each in closing.due(tenant, month):
             draft = closing.draft(tenant, each)
             if not draft.empty:
-                operation = filing(draft, closing.document(draft), actor)
-                return Outcome(tenant, each, month_id(tenant, each)), operation
-    except (*Refusals, ValueError) as error:
-        return Outcome(tenant, each, refused=str(error)), None
-    return None, None
+                return draft
+    except _SAID as error:
+        return Outcome(tenant, each, refused=str(error))
+    return None
+
+
+def _issue(closing: Closing, do: Do, draft: Draft, actor: str) -> bool:
+    """Taxes a draft, which may mean to ask somebody far away, and files it. Reads nothing."""
+    return file_once(do, filing(draft, closing.document(draft), actor))
 
 
 def _drain(waiting: _Waiting, most: int, refused: set[str]) -> Iterator[Outcome]:
@@ -109,7 +110,7 @@ def _drain(waiting: _Waiting, most: int, refused: set[str]) -> Iterator[Outcome]
         outcome, future = waiting.popleft()
         try:
             yield replace(outcome, new=future.result())
-        except Refusals as error:
+        except _SAID as error:
             refused.add(outcome.tenant)
             yield replace(outcome, document=None, refused=str(error))
 

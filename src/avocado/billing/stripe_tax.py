@@ -8,6 +8,7 @@ calculation is not turned into a Stripe tax transaction: Stripe's own reports do
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -75,6 +76,10 @@ class _Calculation(msgspec.Struct):
     id: str | None = None
 
 
+class _Busy(Exception):
+    """Stripe is away or has too much to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class StripeTaxes:
     """See :class:`avocado.billing.tax.Taxes`. ``key`` is the secret API key."""
@@ -83,6 +88,8 @@ class StripeTaxes:
     api_base: str = API
     tax_code: str = SOFTWARE
     timeout: float = 20.0
+    pauses: tuple[float, ...] = (0.5, 2.0)
+    """Seconds to wait before it is asked again, when it is busy or away."""
 
     def decide(self, sale: Sale) -> tuple[TaxSum, ...]:
         """Asks Stripe. A sale of nothing is not asked about."""
@@ -97,6 +104,17 @@ class StripeTaxes:
         return _sums(sale, self._ask(question(sale, self.tax_code)))
 
     def _ask(self, fields: dict[str, str]) -> _Calculation:
+        """Asks up to three times: a calculation changes nothing at Stripe."""
+        for pause in (*self.pauses, None):
+            try:
+                return self._ask_once(fields)
+            except _Busy as busy:
+                if pause is None:
+                    raise Refused(f"Stripe Tax did not answer: {busy}; try again") from busy
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _ask_once(self, fields: dict[str, str]) -> _Calculation:
         from urllib.error import HTTPError, URLError
         from urllib.request import Request, urlopen
 
@@ -109,9 +127,12 @@ class StripeTaxes:
             with urlopen(request, timeout=self.timeout) as answer:  # noqa: S310
                 return msgspec.json.decode(answer.read(), type=_Calculation)
         except HTTPError as error:
-            raise Refused(f"Stripe Tax refused ({error.code}): {_message(error.read())}") from error
+            told = _message(error.read())
+            if error.code == 429 or error.code >= 500:
+                raise _Busy(f"{error.code}, {told}") from error
+            raise Refused(f"Stripe Tax refused ({error.code}): {told}") from error
         except (URLError, TimeoutError, OSError) as error:
-            raise Refused(f"Stripe Tax did not answer: {error}; try again") from error
+            raise _Busy(str(error)) from error
         except msgspec.DecodeError as error:
             raise Refused(f"Stripe Tax answered what is no calculation: {error}") from error
 
