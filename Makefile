@@ -67,7 +67,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Avocado needs Python 3.11 or later: make PYTHON=python3.11 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,release,postgres,remote,telemetry,tracking,qlora,clients,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models,demo,release,postgres,remote,telemetry,tracking,qlora,clients,billing,chinese,console,dev]'
 	@touch $@
 
 $(VLLM)/.installed:
