@@ -19,7 +19,7 @@ WIDTH: Final = 1000
 HEIGHT: Final = 200
 COLOURS: Final = 6
 """Classes of the style sheet: ``bar-1`` … ``bar-6``; the last is grey, for "others"."""
-MOST_LABELS: Final = 7
+MOST_LABELS: Final = 5
 MOST_POINTS: Final = 600
 """A line of more points is drawn by so many."""
 
