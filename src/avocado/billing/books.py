@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from avocado.billing.invoices import CREDIT_NOTE, INVOICE, Buyer, InvoiceDocument
+from avocado.billing.invoices import CREDIT_NOTE, INVOICE, Buyer, InvoiceDocument, month_id
 from avocado.billing.months import end
 from avocado.billing.period import Movement, Sold, fold
 from avocado.billing.profile import Profile, profile_of
@@ -96,17 +96,22 @@ def wallet_now(reader: Reader, tenant: str) -> int:
     return balance.wallet + sum(amount for name, amount in parts if name == wallet)
 
 
-def last_invoice(reader: Reader, tenant: str) -> tuple[str, Document] | None:
-    """(month, document) of the monthly invoice that was filed last, whatever the clock says now."""
+def last_month(reader: Reader, tenant: str) -> str | None:
+    """The month of the monthly invoice that was filed last, whatever the clock says now."""
     sql = (
         "SELECT id FROM document WHERE tenant = ? AND kind = ? AND id NOT LIKE ?"
         " ORDER BY filed DESC LIMIT 1"
     )
     for (id_,) in reader.rows(sql, (tenant, INVOICE, f"invoice/{tenant}/topup/%")):
-        found = reader.document(str(id_))
-        assert found is not None
-        return str(id_).rpartition("/")[2], found
+        return str(id_).rpartition("/")[2]
     return None
+
+
+def last_invoice(reader: Reader, tenant: str) -> InvoiceDocument | None:
+    """A customer's last monthly invoice."""
+    month = last_month(reader, tenant)
+    found = None if month is None else reader.document(month_id(tenant, month))
+    return None if found is None else msgspec.convert(found.content, InvoiceDocument)
 
 
 def month_cut(reader: Reader, month: str, cuts: dict[str, int]) -> int:

@@ -17,6 +17,7 @@ from avocado.billing.books import (
     Sheets,
     buyer_and_language,
     last_invoice,
+    last_month,
     month_cut,
     movement,
     wallet_now,
@@ -30,7 +31,6 @@ from avocado.billing.invoices import (
     Seller,
     TaxSum,
     content_of,
-    invoice_from,
     month_id,
 )
 from avocado.billing.issuer import Issuer
@@ -92,8 +92,8 @@ class Closing:
             UnknownCustomer: there is no such customer.
         """
         customer = self.reader.customer(tenant)
-        found = last_invoice(self.reader, tenant)
-        first = month_at(customer.opened) if found is None else month_after(found[0])
+        last = last_month(self.reader, tenant)
+        first = month_at(customer.opened) if last is None else month_after(last)
         return list(between(first, month))
 
     def draft(self, tenant: str, month: str) -> Draft:
@@ -108,8 +108,7 @@ class Closing:
     def _draft(self, tenant: str, month: str) -> Draft:
         reader = self.reader
         customer = reader.customer(tenant)
-        found = last_invoice(reader, tenant)
-        last = None if found is None else invoice_from(found[1])
+        last = last_invoice(reader, tenant)
         start, before = (0, Account()) if last is None else (last.until_seq, account_after(last))
         until = max(month_cut(reader, month, self._cuts), start)
         moved = movement(reader, tenant, start, until)
