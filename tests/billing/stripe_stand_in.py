@@ -18,10 +18,21 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import stripe
+from stripe import params
 
 SECRET = "whsec_a_secret_of_this_test"
 KEY = "sk_test_a_key_of_this_test"
 Answer = tuple[int, dict[str, Any]]
+PARAMETERS = {
+    ("POST", "/v1/customers"): params.CustomerCreateParams,
+    ("POST", "/v1/checkout/sessions"): params.checkout.SessionCreateParams,
+    ("POST", "/v1/billing_portal/sessions"): params.billing_portal.SessionCreateParams,
+    ("POST", "/v1/payment_intents"): params.PaymentIntentCreateParams,
+    ("POST", "/v1/refunds"): params.RefundCreateParams,
+    ("GET", "/v1/refunds"): params.RefundListParams,
+    ("GET", "/v1/events"): params.EventListParams,
+}
+"""What the library of today says that each call takes: anything else is refused, as Stripe does."""
 
 
 class StandIn:
@@ -172,6 +183,10 @@ class StandIn:
         return given
 
     def _route(self, method: str, path: str, form: dict[str, Any]) -> Answer:
+        known = PARAMETERS.get((method, path))
+        if known is not None and (wrong := form.keys() - _names_of(known)):
+            said = f"Received unknown parameter: {sorted(wrong)[0]}"
+            return 400, _error("invalid_request_error", "parameter_unknown", said)
         match method, path:
             case "POST", "/v1/customers":
                 return 200, self.make("cus", "customer", **form)
@@ -269,6 +284,11 @@ class StandIn:
         )
         self.happen("refund.created", refund)
         return 200, refund
+
+
+def _names_of(known: Any) -> set[str]:
+    """The names of a call's parameters."""
+    return set(known.__annotations__)
 
 
 def signed(event: dict[str, Any], at: int | None = None, secret: str = SECRET) -> tuple[bytes, str]:

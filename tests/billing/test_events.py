@@ -186,6 +186,7 @@ def test_fault_44_without_the_secret_every_webhook_is_refused(
     ("change", "why"),
     [
         ({"currency": "usd"}, "in USD"),
+        ({"currency": "usdc"}, "cannot be read"),
         ({"amount_received": 100_000}, "1000.00 EUR came in"),
         ({"amount_received": 1189}, "11.89 EUR came in"),
         ({"customer": "cus_unknown"}, "cus_unknown"),
@@ -590,7 +591,7 @@ def test_the_decision_is_pure_and_ends() -> None:
 # -- everything together ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_histories_end_as_the_bank_has_it(till: Till, stripe: StandIn, seed: int) -> None:
     """Payments, use, refunds and disputes; events lost, doubled and out of order; deaths in the
     middle. In the end the ledger's payments are what the bank holds, to a nano-unit a refund."""

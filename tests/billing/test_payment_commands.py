@@ -185,6 +185,13 @@ def test_with_no_key_everything_says_so(
     assert avocado("credit", "acme", "5").code == 0
 
 
+def test_a_minimum_that_is_none_is_refused(avocado: Call) -> None:
+    config = Path("avocado.toml")
+    config.write_text(config.read_text().replace('"5.00"', '"five"'))
+    ran = avocado("payments", "portal", "acme")
+    assert (ran.code, "[payments] minimum" in ran.err) == (1, True)
+
+
 def test_without_a_section_payments_are_off_whatever_keys_there_are(avocado: Call) -> None:
     Path("avocado.toml").write_text('name = "shop"\ncurrency = "EUR"\n')
     ran = avocado("payments", "portal", "acme")

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl, urlencode
 from urllib.request import Request, urlopen
 
 import pytest
@@ -44,6 +45,8 @@ class LocalStripe:
     """A running localstripe, and the webhooks that it delivered: (body, signature)."""
 
     base: str
+    front: str = ""
+    """The same, without what is newer than it."""
     delivered: list[tuple[bytes, str]] = field(default_factory=list)
 
     def post(self, path: str, **form: str) -> dict[str, Any]:
@@ -92,8 +95,11 @@ def localstripe() -> Iterator[LocalStripe]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     local = LocalStripe(f"http://127.0.0.1:{port}")
     hook = ThreadingHTTPServer(("127.0.0.1", 0), _receiver(local))
-    thread = threading.Thread(target=hook.serve_forever, args=(0.02,))
-    thread.start()
+    front = ThreadingHTTPServer(("127.0.0.1", 0), _front(local.base))
+    local.front = f"http://127.0.0.1:{front.server_port}"
+    threads = [threading.Thread(target=one.serve_forever, args=(0.02,)) for one in (hook, front)]
+    for thread in threads:
+        thread.start()
     try:
         _until_it_answers(local, server)
         body = {"url": f"http://127.0.0.1:{hook.server_port}/", "secret": SECRET}
@@ -107,9 +113,11 @@ def localstripe() -> Iterator[LocalStripe]:
     finally:
         server.terminate()
         server.wait(timeout=10)
-        hook.shutdown()
-        hook.server_close()
-        thread.join()
+        for listening in (hook, front):
+            listening.shutdown()
+            listening.server_close()
+        for thread in threads:
+            thread.join()
 
 
 def _until_it_answers(local: LocalStripe, server: subprocess.Popen[bytes]) -> None:
@@ -123,6 +131,40 @@ def _until_it_answers(local: LocalStripe, server: subprocess.Popen[bytes]) -> No
             time.sleep(0.1)
         else:
             return
+
+
+def _front(base: str) -> type[BaseHTTPRequestHandler]:
+    """localstripe answers as Stripe did before ``allowed_payment_method_types`` (2026-07-29) and
+    refuses what it does not know: that one parameter is taken out on the way to it."""
+
+    class Front(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._pass(None)
+
+        def do_POST(self) -> None:
+            form = parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            kept = [each for each in form if not each[0].startswith("allowed_payment_method_types")]
+            self._pass(urlencode(kept).encode())
+
+        def _pass(self, body: bytes | None) -> None:
+            headers = {"Authorization": self.headers["Authorization"]}
+            request = Request(base + self.path, data=body, headers=headers)
+            try:
+                with urlopen(request, timeout=10) as answer:
+                    status, told = answer.status, answer.read()
+            except HTTPError as error:
+                status, told = error.code, error.read()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        def log_message(self, *_: object) -> None: ...
+
+    return Front
 
 
 def _receiver(local: LocalStripe) -> type[BaseHTTPRequestHandler]:
@@ -147,7 +189,7 @@ def stand_in() -> Iterator[StandIn]:
 
 @pytest.fixture
 def provider(localstripe: LocalStripe) -> Provider:
-    return provider_at(localstripe.base)
+    return provider_at(localstripe.front)
 
 
 @pytest.fixture

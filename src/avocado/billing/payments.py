@@ -28,7 +28,7 @@ from avocado.billing.standing import paid_by
 from avocado.billing.topup import TaxOf
 from avocado.errors import Refused
 from avocado.ledger.reader import Reader
-from avocado.terms.money import NANO, Money
+from avocado.terms.money import NANO, Money, MoneyError
 
 ROUNDS: Final = 8
 HOUR: Final = 3600 * NANO
@@ -203,13 +203,13 @@ def troubles(reader: Reader) -> list[Trouble]:
     for each in list(reader.documents("payment-problem")):
         if each.content["state"] == "open":
             content = each.content
-            money = Money(content["received"], content["currency"])
+            money = _money(content["received"], content["currency"])
             words = f"{money} by payment {content['payment']} not credited: {content['why']}"
             found.append(Trouble(each.id, content["tenant"], words))
     for each in list(reader.documents("dispute")):
         if each.content["state"] == "open" or each.content.get("freezes"):
             content = each.content
-            money = Money(content["amount"], content["currency"])
+            money = _money(content["amount"], content["currency"])
             words = f"dispute of {money} ({content['reason']}): {content['state']}"
             found.append(Trouble(each.id, each.tenant, words))
     for each in list(reader.documents("refund")):
@@ -220,6 +220,14 @@ def troubles(reader: Reader) -> list[Trouble]:
         if auto.get("off"):
             found.append(Trouble(each.id, each.tenant, f"automatic top-ups stopped: {auto['off']}"))
     return found
+
+
+def _money(nanos: int, currency: str) -> str:
+    """In words, also of a currency that is none of ours."""
+    try:
+        return str(Money(nanos, currency))
+    except MoneyError:
+        return f"{nanos} nano-units of {currency}"
 
 
 def settle_problem(reader: Reader, do: Do, payment: str, note: str, actor: str) -> p.Problem:

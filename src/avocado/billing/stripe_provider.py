@@ -122,7 +122,9 @@ class StripeProvider:
             "currency": order.currency.lower(),
             "customer": payer,
             "payment_method": method,
-            "payment_method_types": [self._kind(method)],
+            # Nothing that would send the customer to another site: nobody is there to follow.
+            # (payment_method_types is refused since 2026-09-30.endive.)
+            "allowed_payment_method_types": [self._kind(method)],
             "confirm": True,
             "off_session": True,
             "metadata": s.metadata_of(order),

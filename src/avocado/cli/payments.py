@@ -15,7 +15,7 @@ from avocado.cli.book import operator, reading, writing
 from avocado.cli.output import Output, with_output
 from avocado.cli.payers import auto_in_words, show_customer
 from avocado.errors import Refused
-from avocado.terms.money import Money
+from avocado.terms.money import Money, MoneyError
 from avocado.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ def payments_of(workspace: Workspace, reader: Reader, do: Do) -> Payments:
     papers = _Papers(reader, do, issuer) if issuer.seller is not None else None
     config = workspace.config.payments
     assert config is not None
-    minimum = Money.parse(config.minimum).nanos
+    try:
+        minimum = Money.parse(config.minimum).nanos
+    except MoneyError as error:
+        raise Refused(f"[payments] minimum: {error}") from error
     tax = tax_of(workspace, reader, issuer)
     return Payments(provider, reader, do, tax, papers, minimum)
 
