@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from avocado.engine.engine import Occupancy
 from avocado.engine.scripted import Script
-from avocado.gateway.batches import job, stored_files
+from avocado.gateway.batches import job, leftovers, stored_files
 from avocado.gateway.batches.check import Checker
 from avocado.gateway.batches.rows import CHUNK, BatchLimits
 from avocado.gateway.batches.share import QUIET_SECONDS, Places, share
@@ -211,12 +211,25 @@ def test_too_much_is_refused(make_stand: MakeStand) -> None:
 
 
 def test_files_expire_and_their_space_is_free(make_stand: MakeStand) -> None:
-    stand = make_stand(batch_limits=BatchLimits(lifetime=1))
+    stand = make_stand(Script("a b", delay=2.0), batch_limits=BatchLimits(lifetime=2, tick=0.02))
     client = stand.client()
     file = upload(client, lines(request("x")))
-    assert stand.call("GET", f"/v1/files/{file}").status == 200
+    read = create(client, lines(request("x")))
     stand.until(lambda: stand.call("GET", f"/v1/files/{file}").status == 404)
     assert list(client.files.list()) == []
+    database = open_database(stand.folder / "files.sqlite")
+    database.run("UPDATE gateway_file SET expires = 1")  # whatever the machine was busy with
+    with database.transaction():
+        assert leftovers.tidy(database, int(time.time()), 0) is False
+    kept = database.run("SELECT file FROM gateway_chunk")
+    assert kept == [(read.input_file_id,)], "a batch still reads it"
+    batch = wait(client, read)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 1)
+    for _ in range(2):
+        leftovers.tidy(database, 2**40, 0)
+    for table in ("chunk", "file", "line"):
+        assert database.run(f"SELECT * FROM gateway_{table}") == []
+    database.close()
 
 
 @settings(max_examples=60, deadline=None)

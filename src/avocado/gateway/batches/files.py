@@ -96,7 +96,7 @@ class Files:
         async def write(place: int, chunk: bytes) -> None:
             await asyncio.to_thread(checked.feed, chunk)
             await self._store.do(stored.append, row.id, place, chunk)
-            if await self._store.do(stored.space_of, caller.tenant) > limits.customer_bytes:
+            if await self._store.look(stored.space_of, caller.tenant) > limits.customer_bytes:
                 raise _no_room(limits.customer_bytes)
 
         try:

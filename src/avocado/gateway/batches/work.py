@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Final
 
-from avocado.gateway.batches import stored_batches, stored_files, stored_lines
+from avocado.gateway.batches import stored_batches, stored_lines
 from avocado.gateway.batches.line import LineExchange
 from avocado.gateway.batches.means import Lost, Means, Taken
 from avocado.gateway.batches.rows import (
@@ -26,6 +26,7 @@ from avocado.gateway.batches.rows import (
     idempotency_key,
     result_id,
 )
+from avocado.gateway.batches.source import Source
 from avocado.gateway.batches.wire import with_cost
 from avocado.gateway.errors import KEY_IN_USE, ApiError
 from avocado.gateway.shelf import ShelfUnavailable
@@ -60,7 +61,12 @@ class Work:
         self._means = means
         self._store = means.store
         self._taken = taken
+        self._source = Source(means.store, taken.row.input)
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting: list[LineRow] = []
+        """The next lines that have not begun, the first of them last."""
+        self._after, self._more = 0, True
+        """The last line that was looked up, and whether there may be more behind it."""
         self._put_by: list[tuple[float, int, LineRow]] = []
         """Lines that were put off, by the time at which they are due."""
         self._waits: dict[int, float] = {}
@@ -88,8 +94,8 @@ class Work:
             await self.settle_answered()
             await self._start_lines()
         finally:
-            running, self._running = self._running, set()
-            ends = await asyncio.gather(*running, return_exceptions=True)
+            ends = await asyncio.gather(*self._running, return_exceptions=True)
+            self._running.clear()
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -120,31 +126,35 @@ class Work:
             raise Lost
 
     async def _start_lines(self) -> None:
-        after, more = 0, True
-        waiting: list[LineRow] = []
+        self._waiting, self._after, self._more = [], 0, True
         while self._taken.may_begin and not self._means.stopping():
             self._raise_failures()
-            if not waiting and more:
-                waiting = await self._store.look(
-                    stored_lines.lines_of, self._taken.row.id, PENDING, after, AHEAD
-                )
-                more = len(waiting) == AHEAD
-                after = waiting[-1].line if waiting else after
-                waiting.reverse()
-            due = bool(self._put_by) and self._put_by[0][0] <= time.monotonic()
-            line = self._put_by[0][2] if due else waiting[-1] if waiting else None
-            if line is None and not self._put_by and not self._running:
-                return
-            release = self._place(line) if line is not None else None
-            if line is None or release is None:
+            await self._look_ahead()
+            if self._put_by and self._put_by[0][0] <= time.monotonic():
+                due = heapq.heappop(self._put_by)
+                if not await self._begin(due[2]):
+                    heapq.heappush(self._put_by, due)
+                    await self._rest()
+            elif self._waiting:
+                if await self._begin(self._waiting[-1]):
+                    self._waiting.pop()
+                else:
+                    await self._rest()
+            elif self._put_by or self._running:
                 await self._rest()
-                continue
-            if due:
-                heapq.heappop(self._put_by)
             else:
-                waiting.pop()
-            self._begin(line, release)
+                return
             await asyncio.sleep(0)  # whoever waits for an answer comes first
+
+    async def _look_ahead(self) -> None:
+        if self._waiting or not self._more:
+            return
+        found = await self._store.look(
+            stored_lines.lines_of, self._taken.row.id, PENDING, self._after, AHEAD
+        )
+        self._more = len(found) == AHEAD
+        self._after = found[-1].line if found else self._after
+        self._waiting = found[::-1]
 
     def _place(self, line: LineRow) -> str | None:
         return None if self._alone and self._running else self._means.places.take(line.model)
@@ -160,8 +170,13 @@ class Work:
             async with asyncio.timeout(POLL_SECONDS):
                 await self._ended.wait()
 
-    def _begin(self, line: LineRow, release: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._line(line))
+    async def _begin(self, line: LineRow) -> bool:
+        """Whether there was place for it."""
+        text = await self._source.read(line.start, line.size)
+        release = self._place(line)
+        if release is None:
+            return False
+        task = asyncio.get_running_loop().create_task(self._line(line, text))
         self._running.add(task)
 
         def end(_: object) -> None:
@@ -171,14 +186,13 @@ class Work:
                 self._running.discard(task)
 
         task.add_done_callback(end)
+        return True
 
     # -- one line --------------------------------------------------------------------------------
 
-    async def _line(self, line: LineRow) -> None:
+    async def _line(self, line: LineRow, text: bytes) -> None:
         """One line, once: it ends, or is put off."""
-        row = self._taken.row
-        found = await self._store.look(stored_files.read, row.input, line.start, line.size)
-        body = stored_lines.body_in(found)
+        row, body = self._taken.row, stored_lines.body_in(text)
 
         async def keep(hold: str, answer: bytes) -> None:
             if not await self._store.do(stored_lines.answer, row, line.line, hold, answer):
