@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+import webbrowser
 from importlib import resources
 from typing import Final
-
-import click
 
 from avocado.cli.output import Output
 from avocado.configuration import CONFIG
@@ -46,7 +45,7 @@ def show_console(out: Output, workspace: Workspace) -> None:
             "Ctrl-C stops both",
         )
         out.say("\n".join(lines))
-        click.launch(console["first_link"])
+        webbrowser.open(console["first_link"])
         for word in (signal.SIGINT, signal.SIGTERM):
             signal.signal(word, signal.default_int_handler)
         try:

@@ -89,7 +89,6 @@ class Demo:
         self.out.say(f"\nDone in {self.made['seconds']:.0f} s. Look around:")
         self.say(f"cd {self.folder}", f"avocado trace {MODEL}", "avocado verify", "avocado serve")
         self.say("avocado console --open")
-        self.say("avocado console --open                 # or: avocado demo --open")
         return self.made
 
     def write_data(self) -> None:
