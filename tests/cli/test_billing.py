@@ -14,6 +14,10 @@ import openai
 import pytest
 
 from avocado.cli.billing import Clerk
+from avocado.cli.book import writing
+from avocado.ledger import operation as o
+from avocado.terms.price import PriceSheet
+from avocado.terms.usage import Usage
 from avocado.workspace import Workspace
 from tests.cli.conftest import Avocado
 from tests.cli.serving import make_shop, serving
@@ -241,6 +245,34 @@ def test_an_alert_reaches_a_webhook_and_its_secret_is_shown_once(
     assert added["secret"].removeprefix("whsec_").encode() not in book
     assert avocado(shop, "alerts", "remove", "acme", "1").code == 0
     assert "less than" not in avocado(shop, "alerts", "list").out
+
+
+def test_a_spend_alert_sees_what_requests_cost(shop: Path, avocado: Avocado) -> None:
+    workspace, sheet = Workspace.open(shop), PriceSheet(10**15, 0)
+    with writing(workspace) as do:
+        do(o.PublishPrice(terms=sheet.terms()))
+
+    def ask(id_: str) -> None:
+        with writing(workspace) as do:
+            do(
+                o.Hold(
+                    id=id_,
+                    tenant="acme",
+                    offer="a",
+                    release="r",
+                    price_version=sheet.version,
+                    prompt_tokens=5,
+                    max_tokens=1,
+                )
+            )
+            do(o.Settle(hold=id_, usage=Usage(5, 0)))
+
+    avocado(shop, "alerts", "add", "acme", "--spend", "10", "--email", "a@example.com")
+    ask("one")
+    assert avocado(shop, "billing", "run").out == "Nothing was due\n"
+    ask("two")
+    ran: Any = avocado(shop, "billing", "run", "--json").json
+    assert [each["what"] for each in ran] == ["written", "not sent"]
 
 
 def test_a_private_webhook_is_refused_when_it_is_sent(

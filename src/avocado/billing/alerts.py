@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -56,18 +56,38 @@ def active(reader: Reader, tenant: str | None = None) -> list[Alert]:
     return [each for each in every(reader, tenant) if not each.removed]
 
 
-def position(reader: Reader, tenant: str, now: int) -> Position:
-    """How a customer stands at ``now`` (ns)."""
-    lines = reader.usage(tenant, month_start(now))
+Spent = Callable[[str, int], int]
+"""What a customer's requests were charged in the month of a time (ns), less refunds, nano-units."""
+
+
+def position(
+    reader: Reader, tenant: str, now: int, these: Sequence[Alert], spent: Spent | None = None
+) -> Position:
+    """How a customer stands at ``now`` (ns), as far as ``these`` alerts ask. ``spent`` knows the
+    month's spend faster than by adding up its requests."""
+    available = reader.balance(tenant).available
+    spend = any(each.kind == "spend" for each in these)
+    low = any(each.kind == "balance" and available < (each.amount or 0) for each in these)
+    return Position(
+        month_of(now),
+        (spent or _summed(reader))(tenant, now) if spend else 0,
+        reader.customer(tenant).month_limit,
+        available,
+        _credited(reader, tenant) if low else 0,
+    )
+
+
+def _summed(reader: Reader) -> Spent:
+    return lambda tenant, now: sum(
+        line.charge for line in reader.usage(tenant, month_start(now), now + 1)
+    )
+
+
+def _credited(reader: Reader, tenant: str) -> int:
+    """The journal entry that last brought money."""
     brought = (
         each.seq
         for each in reader.postings(tenant)
         if isinstance(entry := each.entry, Deposited | Granted | Adjusted) and entry.amount > 0
     )
-    return Position(
-        month_of(now),
-        sum(line.charge for line in lines),
-        reader.customer(tenant).month_limit,
-        reader.balance(tenant).available,
-        max(brought, default=0),
-    )
+    return max(brought, default=0)

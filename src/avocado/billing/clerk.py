@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,13 +18,12 @@ from avocado.billing import alerts, outbox
 from avocado.billing.alert import Alert
 from avocado.billing.dates import day_of
 from avocado.billing.notices import LAPSED_DAYS, of_alert, of_subscription
-from avocado.billing.outbox import Send
+from avocado.billing.outbox import Message, Send
 from avocado.billing.plan import Limits
 from avocado.billing.plans import version_of
 from avocado.billing.profile import profile_of
 from avocado.billing.record import Do, Refusals
 from avocado.billing.subscription import UNPAID, Subscription, is_over
-from avocado.billing.subscriptions import subscriptions
 from avocado.billing.upkeep import advance
 from avocado.ledger.reader import Reader
 
@@ -58,14 +58,16 @@ class Tools:
     """What the clerk needs of other rooms; what is None is left undone.
 
     ``entitle`` makes the gateway serve subscribers by their plans. ``collect`` is asked to get so
-    many nano-units of a customer's into its wallet, and says whether any may have come. ``chores``
-    are done in their order: automatic top-ups, closing invoices.
+    many nano-units of a customer's into its wallet, and says whether any may have come. ``spent``
+    tells the month's spend without adding up its requests. ``chores`` are done in their order:
+    automatic top-ups, closing invoices.
     """
 
     seller: str = "Avocado"
     send: Send | None = None
     entitle: Callable[[Sequence[Entitled]], Sequence[Done]] | None = None
     collect: Callable[[str, int], object] | None = None
+    spent: alerts.Spent | None = None
     chores: tuple[tuple[str, Chore], ...] = field(default=())
 
 
@@ -78,10 +80,11 @@ def work(reader: Reader, do: Do, now: int, tools: Tools | None = None) -> tuple[
     made = list(_subscriptions(reader, do, now, tools))
     for name, chore in tools.chores:
         made += _guarded(name, "", chore)
+    found = list(_documents(reader))
     if tools.entitle is not None:
-        entitle, people = tools.entitle, list(entitled(reader, subscriptions(reader)))
+        entitle, people = tools.entitle, list(entitled(reader, [sub for _, sub in found]))
         made += _guarded("entitle", "", lambda: entitle(people))
-    made += _write(reader, do, now, tools)
+    made += _write(reader, do, now, tools, found)
     if tools.send is not None:
         send = tools.send
         made += _guarded("send", "", lambda: _send(reader, do, send, now))
@@ -105,15 +108,14 @@ def _subscriptions(reader: Reader, do: Do, now: int, tools: Tools) -> Iterator[D
     for _, sub in _documents(reader):
         if not (sub.todo or sub.leaving or is_over(sub, today)):
             continue
-        tenant = sub.tenant
 
-        def part(tenant: str = tenant) -> list[Done]:
+        def part(tenant: str = sub.tenant) -> list[Done]:
             return [
                 Done(event.what, event.tenant, f"{event.plan}@{event.version}")
                 for event in advance(reader, do, tenant, now, tools.collect)
             ]
 
-        yield from _guarded("subscription", tenant, part)
+        yield from _guarded("subscription", sub.tenant, part)
 
 
 def entitled(reader: Reader, subs: Iterable[Subscription]) -> Iterator[Entitled]:
@@ -126,38 +128,43 @@ def entitled(reader: Reader, subs: Iterable[Subscription]) -> Iterator[Entitled]
         yield Entitled(sub.tenant, sub.plan, known[key], sub.entitled)
 
 
-def _write(reader: Reader, do: Do, now: int, tools: Tools) -> list[Done]:
+def _write(
+    reader: Reader,
+    do: Do,
+    now: int,
+    tools: Tools,
+    found: Sequence[tuple[Document, Subscription]],
+) -> Iterator[Done]:
     """Puts the messages that are due into the outboxes."""
-    made: list[Done] = []
     watched: dict[str, list[Alert]] = {}
     for alert in alerts.active(reader):
         watched.setdefault(alert.tenant, []).append(alert)
-    for tenant, these in watched.items():
 
-        def of_alerts(tenant: str = tenant, these: list[Alert] = these) -> list[Done]:
-            at, name = alerts.position(reader, tenant, now), reader.customer(tenant).name
-            messages = [m for each in these for m in of_alert(each, at, name, tools.seller, now)]
-            new = outbox.put(reader, do, tenant, messages)
-            return [Done("written", tenant, f"{new} of alerts")] if new else []
+    def of_alerts(tenant: str) -> list[Message]:
+        at = alerts.position(reader, tenant, now, watched[tenant], tools.spent)
+        name = reader.customer(tenant).name
+        return [m for each in watched[tenant] for m in of_alert(each, at, name, tools.seller, now)]
 
-        made += _guarded("alerts", tenant, of_alerts)
-    for document, sub in _documents(reader):
+    def of_sub(sub: Subscription) -> list[Message]:
+        tenant = sub.tenant
+        plan, profile = version_of(reader, sub.plan, sub.version).plan, profile_of(reader, tenant)
+        name, these = reader.customer(tenant).name, watched.get(tenant, [])
+        return of_subscription(sub, plan, profile, these, name, tools.seller, now)
+
+    def put(tenant: str, messages: Callable[[], list[Message]], what: str) -> list[Done]:
+        new = outbox.put(reader, do, tenant, messages())
+        return [Done("written", tenant, f"{new} of {what}")] if new else []
+
+    for tenant in watched:
+        yield from _guarded(
+            "alerts", tenant, partial(put, tenant, partial(of_alerts, tenant), "alerts")
+        )
+    for document, sub in found:
         lapsed = sub.state == "ended" and sub.reason == UNPAID
         recent = (day_of(now) - day_of(document.at)).days <= LAPSED_DAYS
         if sub.state == "past due" or (lapsed and recent):
-
-            def of_sub(sub: Subscription = sub) -> list[Done]:
-                plan, name = (
-                    version_of(reader, sub.plan, sub.version).plan,
-                    reader.customer(sub.tenant).name,
-                )
-                profile, these = profile_of(reader, sub.tenant), watched.get(sub.tenant, [])
-                messages = of_subscription(sub, plan, profile, these, name, tools.seller, now)
-                new = outbox.put(reader, do, sub.tenant, messages)
-                return [Done("written", sub.tenant, f"{new} of its subscription")] if new else []
-
-            made += _guarded("notices", sub.tenant, of_sub)
-    return made
+            part = partial(put, sub.tenant, partial(of_sub, sub), "its subscription")
+            yield from _guarded("notices", sub.tenant, part)
 
 
 def _send(reader: Reader, do: Do, send: Send, now: int) -> list[Done]:

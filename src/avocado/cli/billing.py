@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avocado.billing import outbox
+from avocado.billing.alerts import Spent
 from avocado.billing.clerk import Done, Tools, told, work
 from avocado.billing.outbox import Send
 from avocado.billing.postman import postman
@@ -109,6 +110,7 @@ class Clerk:
             send=send,
             entitle=lambda people: entitle(workspace, people, CLERK),
             collect=_collector(workspace, reader, do, now),
+            spent=_spending(workspace, reader),
             chores=tuple(chores),
         )
 
@@ -152,6 +154,24 @@ def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Don
 
 def _told(each: ToppedUp | Outcome) -> tuple[str, str]:
     return each.tenant, each.words
+
+
+def _spending(workspace: Workspace, reader: Reader) -> Spent:
+    """The month's spend of every customer, from the daybook: read once a round, if at all."""
+    from avocado.billing.daybook import FILE, open_daybook
+    from avocado.billing.months import after, month_at
+
+    known: dict[str, dict[str, int]] = {}
+
+    def spent(tenant: str, now: int) -> int:
+        month = month_at(now)
+        if month not in known:
+            with open_daybook(workspace.state / FILE, reader) as book:
+                rows = book.months(by=("tenant",), since=month, until=after(month))
+            known[month] = {each.tenant or "": each.net for each in rows}
+        return known[month].get(tenant, 0)
+
+    return spent
 
 
 def _collector(workspace: Workspace, reader: Reader, do: Do, now: int) -> Collect | None:
