@@ -13,7 +13,13 @@ from msgspec.structs import replace
 
 from avocado.billing.credit_notes import complete
 from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
-from avocado.billing.receivables import open_invoices, pay_invoice, payment_parts, receivable
+from avocado.billing.receivables import (
+    open_invoices,
+    pay_invoice,
+    payment_id,
+    payment_parts,
+    receivable,
+)
 from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
 from avocado.errors import Refused
 from avocado.ledger import operation as o
@@ -220,6 +226,21 @@ def test_parts_of_an_invoice_add_up_to_its_tax(shop: Shop) -> None:
     assert taxes == invoice_from(document).gross_minor - 1003
     with pytest.raises(Refused, match="left to credit"):
         shop.credit(document.id, net_minor=1)
+
+
+def test_what_was_paid_and_credited_is_paid_back(shop: Shop) -> None:
+    document = billed(shop, 1000)
+    pay(shop, document, None)
+    shop.credit(document.id, net_minor=400)
+    assert receivable(shop.reader, document).due_minor == -476
+    shop.refund(payment_id(document.id, "bank 1"), 4 * EURO)
+    assert receivable(shop.reader, document).due_minor == 0
+    accounts = shop.reader.accounts()
+    assert (accounts["wallet:acme"], accounts["taxes:EUR"]) == (0, 114 * CENT)
+    assert accounts["payments:EUR"] == -714 * CENT
+    spend(shop, 100)
+    shop.go_to("2026-11-02")
+    assert shop.invoice("2026-10").net_minor == 100
 
 
 def test_one_line_is_credited(shop: Shop) -> None:
