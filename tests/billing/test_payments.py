@@ -18,7 +18,7 @@ from avocado.billing.papers import without_invoice
 from avocado.billing.payments import Payments, troubles
 from avocado.billing.provider import PaymentsOff, ProviderAway, open_provider
 from avocado.billing.record import read
-from avocado.billing.refunds import gross_of
+from avocado.billing.refunds import gross_of, net_of
 from avocado.billing.standing import Paid
 from avocado.billing.topup import account_of, payer_for
 from avocado.errors import Refused
@@ -528,6 +528,10 @@ def test_how_much_can_go_back_is_whole_coins() -> None:
     assert gross_of([paid], 10 * EURO, coin) == 11_900_000_000
     assert gross_of([paid], 3_333_333_333, coin) == 3_960_000_000
     assert gross_of([paid], 0, coin) == 0
+    # A wallet that holds a nano-unit less than a coin's worth gives no coin.
+    exact = net_of([paid], 3_960_000_000)
+    assert gross_of([paid], exact, coin) == 3_960_000_000
+    assert gross_of([paid], exact - 1, coin) == 3_950_000_000
     used = Paid("pay_y", "acme", "EUR", 10 * EURO, 1_900_000_000, 9 * EURO)
     assert gross_of([used, paid], 2 * EURO, coin) == 2_380_000_000
 

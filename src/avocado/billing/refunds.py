@@ -93,13 +93,13 @@ def _planned(reader: Reader, provider: Provider, paid: Paid, asked: Asked) -> p.
 
 def gross_of(deposits: Sequence[Paid], net: int, step: int) -> int:
     """The most that can go back to the card for ``net`` of what is left, in whole steps."""
-    gross = 0
+    gross, everything = 0, net >= sum(each.net - each.returned for each in deposits)
     for each in deposits:
         part = min(net, each.net - each.returned)
         upto, net = each.returned + part, net - part
         gross += part + each.tax * upto // each.net - each.tax * each.returned // each.net
     # What went back before may be some nano-units off its coins (``payment.net_back``).
-    return (gross + p.CRUMBS) // step * step
+    return (gross + (p.CRUMBS if everything else 0)) // step * step
 
 
 def net_of(deposits: Sequence[Paid], gross: int) -> int:
