@@ -49,6 +49,9 @@ def test_backup_export_and_corrections(shop: Path, avocado: Avocado) -> None:
     (used,) = csv.DictReader((shop / "u.csv").open())
     assert used["nanos"] == "6000"
     assert avocado(shop, "ledger", "export", "usage", "u.xls").code == 1
+    assert avocado(shop, "profile", "set", "acme", "--city", "Köln").code == 0
+    assert avocado(shop, "ledger", "export", "documents", "d.csv").code == 0
+    assert "profile/acme" in (shop / "d.csv").read_text("utf-8")
     assert not (shop / "u.xls").exists()
 
     invoice = avocado(shop, "invoice", "acme", "--json").json

@@ -71,23 +71,27 @@ def backup(out: Output, file: Path) -> None:
 
 
 @ledger.command("export")
-@click.argument("what", type=click.Choice(["transfers", "usage"]))
+@click.argument("what", type=click.Choice(["transfers", "usage", "documents"]))
 @click.argument("file", type=EXISTING)
 @click.option("--customer", help="Usage of one customer only.")
 @with_output
 def export(out: Output, what: str, file: Path, customer: str | None) -> None:
-    """Write transfers (a row a leg) or usage (a row a request) to FILE, .csv or .parquet."""
+    """Write transfers (a row a leg), usage (a row a request) or documents (a row a revision:
+    invoices, plans, profiles and the like) to FILE, .csv or .parquet."""
     from avocado.ledger import export as exports
 
-    if customer is not None and what == "transfers":
+    if customer is not None and what != "usage":
         raise click.UsageError("--customer goes with usage")
     if file.exists():
         raise Refused(f"{file} exists: an export never overwrites")
     with reading(workspace_here()) as reader, reader.snapshot():
         if customer is not None:
             reader.customer(customer)
-        columns = exports.TRANSFERS if what == "transfers" else exports.USAGE
-        rows = exports.transfers(reader) if what == "transfers" else exports.usage(reader, customer)
+        columns, rows = {
+            "transfers": (exports.TRANSFERS, exports.transfers(reader)),
+            "usage": (exports.USAGE, exports.usage(reader, customer)),
+            "documents": (exports.DOCUMENTS, exports.documents(reader)),
+        }[what]
         try:
             count = exports.write(file, columns, rows)
         except (OSError, ValueError) as error:
