@@ -58,15 +58,15 @@ VERBS: dict[str, tuple[str, str]] = {
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "trl", "peft", "datasets", "numpy"), "models"),
     **dict.fromkeys(("tokenizers", "safetensors", "huggingface_hub", "llguidance"), "models"),
-    "babel": "demo",
-    "stripe": "billing",
+    **dict.fromkeys(("babel", "stripe", "stdnum", "typst", "facturx", "segno"), "billing"),
+    **dict.fromkeys(("fontpkg_source_sans_3", "standardwebhooks"), "billing"),
     "psycopg": "postgres",
     "aiohttp": "remote",
     "opentelemetry": "telemetry",
     **dict.fromkeys(("matplotlib", "plotext", "openai", "pyarrow", "py3langid"), "models"),
     **dict.fromkeys(("jsonschema", "regex", "rensa"), "models"),
     "tensorboard": "tracking",
-    **dict.fromkeys(("starlette", "jinja2", "markupsafe", "argon2", "authlib"), "console"),
+    **dict.fromkeys(("starlette", "jinja2", "markupsafe", "argon2", "authlib", "httpx"), "console"),
     **dict.fromkeys(("cryptography", "model_signing", "OpenSSL"), "release"),
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
