@@ -71,12 +71,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``offers`` are those that are for this plan (their audience says ``plan:NAME``)."""
+    """``offers`` are those that are for this plan (their audience says ``plan:NAME``). A plan that
+    is not ``listed`` is a deal: customers do not see it, and only the operator puts them on it."""
 
     name: str
     kind: Kind
     currency: str
     title: dict[str, str] = {}
+    listed: bool = True
     offers: tuple[str, ...] = ()
     subscription: Fee | None = None
     packs: tuple[Pack, ...] = ()

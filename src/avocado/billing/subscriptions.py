@@ -15,7 +15,7 @@ from avocado.billing import subscription as s
 from avocado.billing.coupons import discounts
 from avocado.billing.dates import day_of, later, start_of
 from avocado.billing.plan import Plan, item
-from avocado.billing.plans import find, version_of
+from avocado.billing.plans import Published, find, latest, version_of
 from avocado.billing.record import ATTEMPTS, Do, Stored, busy
 from avocado.billing.subscription import Subscription
 from avocado.billing.upkeep import advance, file_subscription, load, settle, settled
@@ -40,9 +40,11 @@ def start(
     now: int,
     *,
     trial: bool = False,
+    self_service: bool = False,
     actor: str = "",
 ) -> Subscription:
     """Puts a customer on a plan (``pro``, or ``pro@3``) from today on, and charges the first fee.
+    ``self_service``: the customer chose it, so it must be listed, in its newest version.
 
     Raises:
         Refused: no such plan, another currency, subscribed already, no (second) trial, no money.
@@ -50,7 +52,7 @@ def start(
     """
     customer = reader.customer(tenant)
     for _ in range(ATTEMPTS):
-        wanted = find(reader, plan)
+        wanted = _find(reader, plan, None, self_service)
         before = settle(reader, do, tenant, now)
         _check_currency(tenant, customer.currency, wanted.plan)
         if before is not None and before.value.entitled:
@@ -85,16 +87,19 @@ def change(
     now: int,
     *,
     at_once: bool = False,
+    self_service: bool = False,
     actor: str = "",
 ) -> Subscription:
     """Moves a subscriber to a plan's version: at the period's end, or at once with proration.
+    ``self_service`` as in :func:`start`; the version that the customer is on can be kept.
 
     Raises:
         Refused: not subscribed, no such plan, on it already, another currency, past due, no money.
     """
     for _ in range(ATTEMPTS):
         stored = _subscribed(reader, do, tenant, now)
-        sub, wanted = stored.value, find(reader, plan)
+        sub = stored.value
+        wanted = _find(reader, plan, sub, self_service)
         _check_currency(tenant, sub.currency, wanted.plan)
         same = (wanted.plan.name, wanted.version) == (sub.plan, sub.version)
         if same and (at_once or sub.following is None):
@@ -196,6 +201,17 @@ def _subscribed(reader: Reader, do: Do, tenant: str, now: int) -> Stored[Subscri
     if stored is None or not stored.value.entitled:
         raise Refused(f"{tenant} is on no plan: avocado subscriptions start {tenant} PLAN")
     return stored
+
+
+def _find(reader: Reader, text: str, sub: Subscription | None, self_service: bool) -> Published:
+    """The plan that is asked for. Customers learn nothing of plans that are not for them."""
+    wanted = find(reader, text)
+    kept = sub is not None and (sub.plan, sub.version) == (wanted.plan.name, wanted.version)
+    if self_service and not kept:
+        newest = latest(reader, wanted.plan.name)
+        if not wanted.plan.listed or newest is None or newest.version != wanted.version:
+            raise Refused(f"there is no plan {text!r} to choose")
+    return wanted
 
 
 def _check_currency(tenant: str, currency: str, plan: Plan) -> None:

@@ -110,6 +110,7 @@ def shown(found: Published) -> dict[str, Any]:
         "kind": plan.kind,
         "currency": plan.currency,
         "title": plan.called("en"),
+        "listed": plan.listed,
         "offers": list(plan.offers),
     }
     if terms is not None:
@@ -144,6 +145,7 @@ def in_words(found: Published) -> list[str]:
         parts = [f"{trial.tokens:,} tokens"] if trial.tokens else []
         parts += [money(trial.amount)] if trial.amount else []
         lines.append(f"trial of {trial.days} days: {' and '.join(parts)}, once a customer")
+    lines += [] if plan.listed else ["customers do not see it"]
     if plan.offers:
         lines.append(f"opens {', '.join(plan.offers)}")
     for word, limit in msgspec.structs.asdict(plan.limits).items():

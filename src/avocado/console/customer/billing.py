@@ -72,7 +72,7 @@ def choices(visit: Visit, sub: Subscription | None, currency: str) -> list[Choic
     found = []
     for each in newest_of.values():
         plan = each.plan
-        if plan.currency != currency:
+        if plan.currency != currency or not plan.listed:
             continue
         terms, trial = plan.subscription, plan.trial
         found.append(
@@ -105,6 +105,7 @@ def choose_plan(visit: Visit) -> Reply:
                 plan,
                 visit.now,
                 trial=visit.form.get("trial") == "yes",
+                self_service=True,
                 actor=visit.actor,
             )
         else:
@@ -115,6 +116,7 @@ def choose_plan(visit: Visit) -> Reply:
                 plan,
                 visit.now,
                 at_once=visit.form.get("when") == "now",
+                self_service=True,
                 actor=visit.actor,
             )
     entitle_one(visit.console.workspace, visit.reader, sub, visit.actor)
