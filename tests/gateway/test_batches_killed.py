@@ -190,9 +190,7 @@ def test_forty_kills_of_one_batch(shop: tuple[Path, NewKey], capsys: Any) -> Non
     assert died > 20
 
 
-def test_fault_14_two_gateways_and_one_batch_that_its_runner_leaves(
-    uri: str, tmp_path: Path
-) -> None:
+def test_two_gateways_and_one_batch_that_its_runner_leaves(uri: str, tmp_path: Path) -> None:
     """One of two servers on PostgreSQL runs the batch; it is killed, and the other takes over."""
     pair = Pair(uri, tmp_path, reply=REPLY, delay=0.02)
     key = open_shop(uri, "batcher")

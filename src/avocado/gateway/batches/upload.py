@@ -7,6 +7,7 @@ says is looked at when a batch is made of it. Knows nothing about money.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,6 +31,8 @@ LEAST_LIFE, MOST_LIFE = 3600, 2_592_000
 Write = Callable[[int, bytes], Awaitable[None]]
 """Checks and stores a chunk by its place."""
 _whole = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# It warns of each form that a client got wrong, which is an answer of ours and no line in our log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class Jsonl:
