@@ -15,7 +15,7 @@ from avocado.billing import subscriptions as subs
 from avocado.billing.alert import Alert, Position, fires
 from avocado.billing.clerk import Tools, work
 from avocado.billing.letters import EVENTS, write
-from avocado.billing.outbox import CLAIMED, PAUSES, Message
+from avocado.billing.outbox import CLAIMED, DAILY, PAUSES, Message
 from avocado.billing.plan import LANGUAGES
 from avocado.billing.record import file
 from avocado.errors import Refused
@@ -219,6 +219,22 @@ def test_clerks_at_once_send_each_message_once(book: Book) -> None:
     book.clerk(send=post)
     assert failed == []
     assert sorted(each.target for each in post.sent) == [f"n{n}@example.com" for n in range(6)]
+
+
+def test_nobody_has_more_than_so_many_messages_a_day_sent(book: Book) -> None:
+    """Alerts that are removed and added again fire again, to whatever address they name."""
+    post = Post()
+    spend(book, 1)
+    for number in range(DAILY + 20):
+        add(book, amount=1, email=f"stranger{number}@example.com")
+    for _ in range(5):
+        book.clerk(send=post)
+        book.clock.pass_time(PAUSES[0])
+    assert len(post.sent) == DAILY
+    book.days(1)
+    book.clerk(send=post)
+    assert len(post.sent) == DAILY + 20
+    assert len({each.target for each in post.sent}) == DAILY + 20
 
 
 # -- what subscriptions say ------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def _write(
         return of_subscription(sub, plan, profile, these, name, tools.seller, now)
 
     def put(tenant: str, messages: Callable[[], list[Message]], what: str) -> list[Done]:
-        new = outbox.put(reader, do, tenant, messages())
+        new = outbox.put(reader, do, tenant, messages(), now)
         return [Done("written", tenant, f"{new} of {what}")] if new else []
 
     for tenant in watched:

@@ -23,7 +23,12 @@ CLAIMED: Final = 5 * _MINUTE
 """Ns after which a claim is free again: much longer than any sending may take."""
 PAUSES: Final = tuple(minutes * _MINUTE for minutes in (1, 5, 30, 120, 360, 720, 1440, 2880))
 """Ns before the next try, after each failure; after the last a message is given up."""
-_REMEMBERED: Final = 400 * 24 * 60 * _MINUTE
+_DAY: Final = 24 * 60 * _MINUTE
+DAILY: Final = 25
+"""Messages of a customer in a day: what it may have sent to addresses that it names itself. What is
+above that is not written; if it is still due the next day, it is written then."""
+_REMEMBERED: Final = 300 * _DAY
+"""With :data:`DAILY` it keeps an outbox well below the megabyte that a document may take."""
 _AT_ONCE: Final = 8
 
 
@@ -69,18 +74,29 @@ def _file(do: Do, box: Outbox, revision: int) -> bool:
     return file(do, f"outbox/{box.tenant}", "outbox", box.tenant, box, revision)
 
 
-def put(reader: Reader, do: Do, tenant: str, messages: Sequence[Message]) -> int:
-    """Puts messages into a customer's outbox; those that are known are left out. Returns how many
-    were new."""
+def put(
+    reader: Reader, do: Do, tenant: str, messages: Sequence[Message], now: int | None = None
+) -> int:
+    """Puts messages into a customer's outbox; those that are known are left out, and, where ``now``
+    (ns) is given, those beyond :data:`DAILY`. Returns how many were put there."""
     for _ in range(ATTEMPTS):
         stored = load(reader, tenant)
         new = {each.id: each for each in messages if not stored.value.knows(each.id)}
-        if not new:
+        chosen = list(new.values())[: _room(stored.value, now)]
+        if not chosen:
             return 0
-        box = msgspec.structs.replace(stored.value, waiting=(*stored.value.waiting, *new.values()))
+        box = msgspec.structs.replace(stored.value, waiting=(*stored.value.waiting, *chosen))
         if _file(do, box, stored.revision + 1):
-            return len(new)
+            return len(chosen)
     raise busy(f"the outbox of {tenant}")
+
+
+def _room(box: Outbox, now: int | None) -> int | None:
+    """How many more messages this day takes; None: any number."""
+    if now is None:
+        return None
+    sent = sum(at > now - _DAY for at in box.done.values())
+    return max(DAILY - sent - len(box.waiting), 0)
 
 
 class Delivery(msgspec.Struct, frozen=True):
