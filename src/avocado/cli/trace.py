@@ -3,165 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from avocado.billing.invoice import InvoiceLine
-from avocado.cli.accounts import invoice_of
 from avocado.cli.arguments import EXISTING, Month, this_month, workspace_here
-from avocado.cli.book import reading, shelf
+from avocado.cli.book import shelf
+from avocado.cli.links import trace_links
 from avocado.cli.output import Output, with_output
-from avocado.cli.provenance import Paper, describe, papers_of
 from avocado.errors import Refused
-from avocado.lineage import KINDS, digest_folder, short, walk
-from avocado.release.attestations import NAME, Log
-from avocado.terms.money import Money
-from avocado.workspace import Artifact, Store, Workspace
+from avocado.lineage import KINDS, digest_folder, short
+from avocado.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
     from avocado.ledger.proof import Check
-    from avocado.ledger.reader import Charge, Reader
-
-SHOWN = 5
-"""Requests of an invoice line that are listed; the rest are counted."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """One step of the chain: how deep, what it is, its id, and what to know of it."""
-
-    depth: int
-    role: str
-    id: str
-    facts: tuple[str, ...]
-    papers: tuple[Paper, ...] = ()
-    """Texts that say what may be done with it."""
-
-    def lines(self) -> list[str]:
-        pad = "  " * self.depth
-        told = list(self.facts)
-        folder = None
-        for each in self.papers:
-            if each.folder not in (None, folder):
-                folder = each.folder
-                told.append(f"in {folder}:")
-            told.append(str(each))
-        return [f"{pad}{self.role}  {self.id}", *(f"{pad}    {fact}" for fact in told)]
-
-    def value(self) -> dict[str, Any]:
-        papers = [each.value() for each in self.papers]
-        return {
-            "depth": self.depth,
-            "role": self.role,
-            "id": self.id,
-            "facts": list(self.facts),
-            "papers": papers,
-        }
-
-
-def artifact_links(store: Store, start: str, depth: int = 0) -> Iterator[Link]:
-    """The chain of an artifact, itself first: every base, corpus and teacher of every stage."""
-    for step in walk(start, lambda each: store.load(each).manifest):
-        role = step.role or step.manifest.kind
-        facts = tuple(describe(step.manifest))
-        papers = tuple(papers_of(store.load(step.id), Log(store.root / NAME)))
-        yield Link(depth + step.depth, role, step.id, facts, papers)
-
-
-def charge_link(charge: Charge, depth: int) -> Link:
-    usage = charge.usage
-    amount = Money(charge.charge, charge.currency)
-    return Link(
-        depth,
-        "request",
-        charge.request,
-        (
-            f"{usage.prompt} prompt and {usage.completion} completion tokens, {amount}, "
-            f"journal entry {charge.seq}",
-        ),
-    )
-
-
-def line_links(
-    workspace: Workspace, reader: Reader, wanted: str, period: tuple[int, int]
-) -> Iterator[Link]:
-    """An invoice line, its requests, and the chain of the release that served them."""
-    line, tenant, currency = find_line(reader, wanted, period)
-    yield Link(
-        0,
-        "invoice line",
-        line.id,
-        (
-            f"{tenant}: {line.tokens:,} {line.kind} tokens of {line.offer} at "
-            f"{Money(line.price, currency)} per million = {Money(line.nanos, currency)}",
-            f"price version {line.price_version}",
-        ),
-    )
-    same = [
-        charge
-        for charge in reader.charges(tenant, *period)
-        if (charge.offer, charge.release, charge.price_version)
-        == (line.offer, line.release, line.price_version)
-    ]
-    yield from (charge_link(charge, 1) for charge in same[:SHOWN])
-    if len(same) > SHOWN:
-        yield Link(1, "request", f"… and {len(same) - SHOWN:,} more", ())
-    yield from release_links(workspace, line.offer, line.release, line.price_version, 1)
-
-
-def release_links(
-    workspace: Workspace, name: str, release: str, price_version: str, depth: int
-) -> Iterator[Link]:
-    """The offer under which a release was sold, and the release's chain."""
-    from avocado.release.offer import Offer
-
-    store = workspace.store
-    for each in store.ids("offer"):
-        offer = Offer.from_manifest(store.load(each).manifest)
-        if (offer.name, offer.release, offer.price.version) == (name, release, price_version):
-            yield from artifact_links(store, offer.id, depth)
-            return
-    yield from artifact_links(store, release, depth)
-
-
-def find_line(reader: Reader, wanted: str, period: tuple[int, int]) -> tuple[InvoiceLine, str, str]:
-    """(line, customer, currency) of an invoice line's id in ``period``."""
-    for page in reader.customers():
-        for line in invoice_of(reader, page.tenant, period).lines:
-            if line.id == wanted:
-                return line, page.tenant, page.currency
-    raise Refused(f"no invoice of this month has the line {wanted!r}: give its --month")
-
-
-def trace_links(workspace: Workspace, id_: str, period: tuple[int, int]) -> list[Link]:
-    """The chain behind an invoice line, a request, an artifact or a model's public name."""
-    store = workspace.store
-    if id_.partition("-")[0] in KINDS:
-        return list(artifact_links(store, store.resolve(id_)))
-    if id_ in (offers := store.pointed("offer")):
-        return list(artifact_links(store, offers[id_]))
-    with reading(workspace) as reader:
-        if id_.startswith("line-"):
-            return list(line_links(workspace, reader, id_, period))
-        id_ = id_.removeprefix("chatcmpl-")  # a response's id is its request's, so dressed
-        hold = reader.hold(id_)
-        if hold is None:
-            raise Refused(
-                f"{id_!r} is no id of this workspace: give an invoice line, a request, a release, "
-                "a checkpoint or a model's name"
-            )
-        charge = next((c for c in reader.charges(hold.tenant) if c.request == id_), None)
-        first = (
-            charge_link(charge, 0)
-            if charge is not None
-            else Link(0, "request", id_, (f"{hold.state}: nothing was charged",))
-        )
-        chain = release_links(workspace, hold.offer, hold.release, hold.price_version, 1)
-        return [first, *chain]
 
 
 @click.command()
@@ -172,8 +29,8 @@ def trace(out: Output, id_: str, month: tuple[int, int] | None) -> None:
     """Show the chain behind ID, down to the hashes of the base and the data, to every licence text,
     the bill of materials, NOTICE, and who attested what.
 
-    ID is an invoice line, a request, a release, a scorecard, a checkpoint, a corpus, or the public
-    name of a model.
+    ID is an invoice or a line of one, a request, a release, a scorecard, a checkpoint, a corpus, or
+    the public name of a model.
     """
     links = trace_links(workspace_here(), id_, month or this_month())
     out.result([link.value() for link in links], *(line for link in links for line in link.lines()))

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from avocado.cli import accounts, customers, trace
+from avocado.cli import accounts, customers, links
 from avocado.cli.arguments import this_month
 from avocado.cli.book import reading, writing
 from avocado.cli.data import corpus_lines, freeze_corpus, place_base, recipe_base
@@ -191,8 +191,8 @@ class Demo:
             "nano-unit"
         )
         self.title(f"Trace the invoice line {invoice.lines[0].id}")
-        links = trace.trace_links(self.workspace, invoice.lines[0].id, period)
-        self.say(*(line for link in links for line in link.lines()))
+        chain = links.trace_links(self.workspace, invoice.lines[0].id, period)
+        self.say(*(line for link in chain for line in link.lines()))
         self.made |= {"invoice": invoice.to_json(), "balance": Money(balance.available).decimal()}
 
     def invoice(self) -> None:

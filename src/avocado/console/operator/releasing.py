@@ -13,7 +13,7 @@ from avocado.errors import Refused
 from avocado.lineage import short
 
 if TYPE_CHECKING:
-    from avocado.cli.trace import Link
+    from avocado.cli.links import Link
     from avocado.workspace import Artifact
 
 PAGES = Pages()
@@ -69,7 +69,7 @@ def releases(visit: Visit) -> Values:
 def release(visit: Visit) -> Values:
     """Gate, findings, licences and lineage of one release, and the papers it ships."""
     from avocado.cli.provenance import duties
-    from avocado.cli.trace import artifact_links
+    from avocado.cli.links import artifact_links
 
     store = visit.console.workspace.store
     artifact = artifact_of(visit, visit.path["release"], "release")
@@ -101,7 +101,7 @@ def trace(visit: Visit) -> Values:
 
 def _chain(visit: Visit, wanted: str) -> list[Link]:
     from avocado.cli.arguments import nanoseconds
-    from avocado.cli.trace import trace_links
+    from avocado.cli.links import trace_links
 
     now = today(visit)
     after = (now.year + now.month // 12, now.month % 12 + 1)
