@@ -513,6 +513,32 @@ def test_two_clerks_at_once_do_everything_once(make: Any) -> None:
         assert len(book.reader.allowances(tenant)) == 2
 
 
+def test_of_clerks_at_once_one_asks_for_the_money(make: Any) -> None:
+    """A card must not be charged twice because two processes find the same fee unpaid."""
+    book = make(money=10)
+    start(book)
+    asked: list[int] = []
+    for day in (date(2026, 2, 28), date(2026, 3, 3), date(2026, 3, 7)):
+        book.go(day)
+        failed: list[BaseException] = []
+
+        def clerk(failed: list[BaseException] = failed) -> None:
+            try:
+                with open_reader(book.target) as reader:
+                    tools = Tools(collect=lambda _tenant, missing: asked.append(missing))
+                    assert "failed" not in whats(work(reader, book.do, book.now, tools))
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=clerk) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+    assert asked == [10 * NANO] * 3
+
+
 # -- anything, for months --------------------------------------------------------------------------
 
 PAID = ("basic", "pro", "year")

@@ -53,7 +53,8 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``count`` numbers the subscriptions that this customer began, and ``moves`` the changes at once
     in this one; both make ids. ``tokens`` and ``credits`` are the ids of what this period brought.
     ``coupons`` says how many fees each code has reduced, ``applied`` which reduced this period's.
-    ``due`` is the day on which a fee could not be collected, ``tried`` how many retry days went by.
+    ``due`` is the day on which a fee could not be collected, ``tried`` how many retry days went by,
+    and ``claim`` marks the process that asks for money now: one of many.
     """
 
     tenant: str
@@ -74,6 +75,7 @@ class Subscription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     todo: tuple[Todo, ...] = ()
     due: date | None = None
     tried: int = 0
+    claim: str = ""
     trialled: bool = False
     coupons: dict[str, int] = {}
     applied: tuple[str, ...] = ()
@@ -184,6 +186,7 @@ _BLANK: Final[dict[str, object]] = {
     "todo": (),
     "due": None,
     "tried": 0,
+    "claim": "",
     "applied": (),
 }
 
@@ -275,30 +278,32 @@ def _same_length(sub: Subscription, plan: Plan) -> bool:
 def end(sub: Subscription, reason: str) -> Subscription:
     """No plan any more. What was not paid is not owed: it was not given either."""
     return msgspec.structs.replace(
-        sub, state="ended", todo=(), following=None, leaving=None, due=None, reason=reason
+        sub, state="ended", todo=(), following=None, leaving=None, due=None, claim="", reason=reason
     )
 
 
-def fall_due(sub: Subscription, today: date) -> Subscription:
+def fall_due(sub: Subscription, today: date, claim: str = "") -> Subscription:
     """The fee could not be collected. It stays in ``todo``, and the customer stays on the plan."""
     if sub.state == "past due":
         return sub
-    return msgspec.structs.replace(sub, state="past due", due=today, tried=0)
+    return msgspec.structs.replace(sub, state="past due", due=today, tried=0, claim=claim)
 
 
-def retry(sub: Subscription, terms: Fee, today: date) -> Subscription:
+def retry(sub: Subscription, terms: Fee, today: date, claim: str) -> Subscription:
     """Counts the retry days that went by; after the last of them the subscription lapses."""
     assert sub.due is not None
     tried = sum((today - sub.due).days >= days for days in terms.retry_days)
     if tried == len(terms.retry_days):
         return end(sub, UNPAID)
-    return msgspec.structs.replace(sub, tried=max(tried, sub.tried))
+    if tried <= sub.tried:
+        return sub
+    return msgspec.structs.replace(sub, tried=tried, claim=claim)
 
 
 def done(sub: Subscription) -> Subscription:
     """All of ``todo`` is carried out."""
     state: State = "active" if sub.state == "past due" else sub.state
-    return msgspec.structs.replace(sub, todo=(), state=state, due=None, tried=0)
+    return msgspec.structs.replace(sub, todo=(), state=state, due=None, tried=0, claim="")
 
 
 # -- what people ask for ---------------------------------------------------------------------------

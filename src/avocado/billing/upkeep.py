@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from secrets import token_hex
 from typing import Final, Literal
 
 import msgspec
@@ -47,8 +48,11 @@ def file_subscription(do: Do, sub: Subscription, revision: int, actor: str = CLE
     return file(do, id_, "subscription", sub.tenant, sub, revision, actor)
 
 
-def settle(reader: Reader, do: Do, tenant: str, now: int) -> Stored[Subscription] | None:
+def settle(
+    reader: Reader, do: Do, tenant: str, now: int, claim: str = ""
+) -> Stored[Subscription] | None:
     """Carries out what the newest revision says is to be done, until nothing is, or money lacks.
+    ``claim`` marks who found that it lacks.
 
     Raises:
         Refused, LedgerError: the ledger said no to something else; it is tried again next time.
@@ -60,7 +64,7 @@ def settle(reader: Reader, do: Do, tenant: str, now: int) -> Stored[Subscription
         sub = stored.value
         if sub.todo:
             paid = _carry_out(do, sub, now)
-            after = _told(sub) if paid else s.fall_due(sub, day_of(now))
+            after = _told(sub) if paid else s.fall_due(sub, day_of(now), claim)
             if after == sub:
                 return stored
         elif sub.leaving is not None:
@@ -132,30 +136,33 @@ def advance(
     or an end that was asked for, another try at a fee. Done twice it is once.
 
     ``collect`` is asked, on the day that a fee fails and on each retry day, to get so many
-    nano-units into the customer's wallet; what it brings is used at once.
+    nano-units into the customer's wallet; what it brings is used at once. Of several processes at
+    once one asks: the one whose claim is on record.
     """
-    today = day_of(now)
+    today, mine = day_of(now), token_hex(8)
     events: list[Event] = []
+    asked: set[int] = set()
     for _ in range(ATTEMPTS):
         before = load(reader, tenant)
         if before is None:
             return tuple(events)
-        stored = settle(reader, do, tenant, now)
+        stored = settle(reader, do, tenant, now, mine)
         assert stored is not None
-        events += _events(before.value, stored.value, today)
-        after = _next(reader, stored.value, today)
-        if after == stored.value:
-            if not _collects(before.value, stored.value, collect):
-                return tuple(events)
-            continue
+        sub = stored.value
+        events += _events(before.value, sub, today)
+        if sub.claim == mine and sub.tried not in asked and collect is not None:
+            asked.add(sub.tried)
+            if collect(tenant, _owed(sub)):
+                continue
+        after = _next(reader, sub, today, mine)
+        if after == sub:
+            return tuple(events)
         if file_subscription(do, after, stored.revision + 1):
-            events += _events(stored.value, after, today)
-            if after.tried > stored.value.tried and collect is not None and after.todo:
-                collect(tenant, _owed(after))
+            events += _events(sub, after, today)
     raise busy(f"the subscription of {tenant}")
 
 
-def _next(reader: Reader, sub: Subscription, today: date) -> Subscription:
+def _next(reader: Reader, sub: Subscription, today: date, claim: str) -> Subscription:
     """What today makes of a subscription with nothing undone; itself if nothing."""
     if s.is_over(sub, today):
         following = sub.following or s.Following(sub.plan, sub.version)
@@ -166,17 +173,8 @@ def _next(reader: Reader, sub: Subscription, today: date) -> Subscription:
     if sub.state == "past due":
         terms = version_of(reader, sub.plan, sub.version).plan.subscription
         assert terms is not None
-        return s.retry(sub, terms, today)
+        return s.retry(sub, terms, today, claim)
     return sub
-
-
-def _collects(
-    before: Subscription, after: Subscription, collect: Callable[[str, int], object] | None
-) -> bool:
-    """Asks for money on the day on which a fee failed; whether any may have come."""
-    if collect is None or after.state != "past due" or before.state == "past due":
-        return False
-    return bool(collect(after.tenant, _owed(after)))
 
 
 def _owed(sub: Subscription) -> int:
