@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from avocado.billing.clerk import Done, Entitled, Tools, work
@@ -179,6 +181,30 @@ class Book:
     def close(self) -> None:
         self.reader.close()
         self.ledger.close()
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that pull no plug."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def books() -> Iterator[Callable[..., Book]]:
+    """Makes books, proves each in the end, and closes it."""
+    made: list[Book] = []
+
+    def make(**how: Any) -> Book:
+        made.append(Book(folder / f"book-{len(made)}.db", **how))
+        return made[-1]
+
+    with in_memory() as folder:
+        yield make
+        for book in made:
+            assert book.broken() == []
+            book.close()
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
