@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from avocado.engine.engine import Occupancy
 from avocado.engine.scripted import Script
-from avocado.gateway.batches import job, leftovers, stored_files
+from avocado.gateway.batches import job, leftovers, stored_batches, stored_files
 from avocado.gateway.batches.check import Checker
-from avocado.gateway.batches.rows import CHUNK, BatchLimits
+from avocado.gateway.batches.rows import CHUNK, UPLOADING, BatchLimits, BatchRow, FileRow
 from avocado.gateway.batches.share import QUIET_SECONDS, Places, share
+from avocado.gateway.batches.store import prepare
 from avocado.gateway.batches.upload import Jsonl, boundary_of, take_form
 from avocado.gateway.batches.wire import with_cost
 from avocado.gateway.errors import ApiError
@@ -211,14 +212,15 @@ def test_too_much_is_refused(make_stand: MakeStand) -> None:
 
 
 def test_files_expire_and_their_space_is_free(make_stand: MakeStand) -> None:
-    stand = make_stand(Script("a b", delay=2.0), batch_limits=BatchLimits(lifetime=2, tick=0.02))
+    stand = make_stand(Script("a b", delay=0.3), batch_limits=QUICK)
     client = stand.client()
     file = upload(client, lines(request("x")))
     read = create(client, lines(request("x")))
-    stand.until(lambda: stand.call("GET", f"/v1/files/{file}").status == 404)
-    assert list(client.files.list()) == []
+    assert stand.call("GET", f"/v1/files/{file}").status == 200
     database = open_database(stand.folder / "files.sqlite")
-    database.run("UPDATE gateway_file SET expires = 1")  # whatever the machine was busy with
+    database.run("UPDATE gateway_file SET expires = 1")
+    assert stand.call("GET", f"/v1/files/{file}").status == 404
+    assert list(client.files.list()) == []
     with database.transaction():
         assert leftovers.tidy(database, int(time.time()), 0) is False
     kept = database.run("SELECT file FROM gateway_chunk")
@@ -692,13 +694,46 @@ def test_a_place_is_given_again_when_it_is_quiet(stand: Stand) -> None:
     offer = Offer("avocado-1", RELEASE, PRICE, 1)
     floor = Floor({"avocado-1": offer}, {RELEASE: stand.engine})
     places = Places(floor, 4, lambda: now[0])
-    assert [places.take("avocado-1") for _ in range(5)] == [RELEASE] * 4 + [None]
-    places.give_back(RELEASE)
+    acme = (RELEASE, "acme")
+    assert [places.take("avocado-1", "acme") for _ in range(5)] == [acme] * 4 + [None]
+    places.give_back(acme)
     places.noticed(RELEASE)
     floor.serving[RELEASE] = 3
-    assert places.take("avocado-1") is None, "somebody was served a moment ago"
+    assert places.take("avocado-1", "acme") is None, "somebody was served a moment ago"
     now[0] += QUIET_SECONDS
-    assert places.take("avocado-1") == RELEASE
+    assert places.take("avocado-1", "acme") == acme
+
+
+def test_customers_get_the_same_number_of_places(stand: Stand) -> None:
+    offer = Offer("avocado-1", RELEASE, PRICE, 1)
+    floor = Floor({"avocado-1": offer}, {RELEASE: stand.engine})
+    places = Places(floor, 8, lambda: 0.0)
+    for _ in range(8):
+        assert places.take("avocado-1", "first")
+        floor.serving[RELEASE] += 1
+    assert places.take("avocado-1", "second") is None
+    for _ in range(4):  # each time a line of the first ends, the first asks before the second
+        places.give_back((RELEASE, "first"))
+        floor.serving[RELEASE] -= 1
+        assert places.take("avocado-1", "first") is None
+        assert places.take("avocado-1", "second")
+        floor.serving[RELEASE] += 1
+    assert places.take("avocado-9", "third") is None, "eight are running"
+
+
+def test_of_one_customer_few_batches_are_taken_at_once(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "files.sqlite")
+    prepare(database)
+    for number, tenant in enumerate(["many"] * 9 + ["few"], 1):
+        row = BatchRow(f"b{number}", tenant, "k", CHAT, "f", "in_progress", number, 1, 2, 3)
+        stored_batches.add_batch(database, row)
+    taken = stored_batches.claim(database, "one", 10, 5, 2)
+    assert [row.id for row in taken] == ["b1", "b10", "b2"]
+    assert stored_batches.claim(database, "two", 10, 5, 2) == []
+    stored_batches.release(database, "one")
+    again = stored_batches.claim(database, "two", 10, 5, 2)
+    assert [(row.id, row.epoch) for row in again] == [("b1", 2), ("b10", 2), ("b2", 2)]
+    database.close()
 
 
 @settings(max_examples=50, deadline=None)
@@ -727,9 +762,6 @@ def test_a_cost_is_put_in_where_it_belongs() -> None:
 
 
 def test_contents_are_read_across_chunks(tmp_path: Path) -> None:
-    from avocado.gateway.batches.rows import UPLOADING, FileRow
-    from avocado.gateway.batches.store import prepare
-
     database = open_database(tmp_path / "files.sqlite")
     prepare(database)
     content = os.urandom(2 * CHUNK + 1000)

@@ -20,8 +20,9 @@ from avocado.gateway.shelf import ShelfUnavailable
 
 log = logging.getLogger("avocado.gateway")
 
-JOBS = 16
-"""Batches that one process runs side by side."""
+JOBS = 64
+JOBS_OF_ONE = 4
+"""Batches that one process runs side by side, and that run of one customer, wherever."""
 TIDY_SECONDS = 30.0
 ABANDONED_SECONDS = 2 * 3600
 STOP_SECONDS = 3.0
@@ -80,7 +81,9 @@ class Runner:
             job.taken.seen(await kept.look(stored_batches.batch_of, name))
         room = JOBS - len(self._jobs)
         if room and not self._means.stopping():
-            for row in await kept.do(stored_batches.claim, self._owner, limits.lease, room):
+            for row in await kept.do(
+                stored_batches.claim, self._owner, limits.lease, room, JOBS_OF_ONE
+            ):
                 self._begin(row)
 
     def _begin(self, row: BatchRow) -> None:

@@ -61,23 +61,27 @@ def cancel(database: Database, batch: str) -> BatchRow | None:
     return batch_of(database, batch)
 
 
-def claim(database: Database, owner: str, lease: float, most: int) -> list[BatchRow]:
-    """Takes up to ``most`` batches that nobody runs, the oldest first."""
+def claim(database: Database, owner: str, lease: float, most: int, each: int) -> list[BatchRow]:
+    """Takes up to ``most`` batches that nobody runs, the oldest first, and of one customer so many
+    that ``each`` of its batches run in all."""
     now = now_of(database)
-    lock = " FOR UPDATE SKIP LOCKED" if isinstance(database, PostgresDatabase) else ""
+    ranked = (
+        "SELECT id, at, owner IS NULL OR lease < ? AS free, row_number() OVER (PARTITION BY tenant"
+        " ORDER BY CASE WHEN owner IS NULL OR lease < ? THEN 1 ELSE 0 END, at) AS place"
+        f" FROM gateway_batch WHERE status IN ({LIVING})"
+    )
     free = database.run(
-        f"SELECT id FROM gateway_batch WHERE status IN ({LIVING})"
-        f" AND (owner IS NULL OR lease < ?) ORDER BY at LIMIT ?{lock}",
-        (now, most),
+        f"SELECT id FROM ({ranked}) AS ranked WHERE free AND place <= ? ORDER BY place, at LIMIT ?",
+        (now, now, each, most),
     )
     taken = []
     for (batch,) in free:
         found = database.run(
             "UPDATE gateway_batch SET owner = ?, epoch = epoch + 1, lease = ? WHERE id = ?"
-            f" RETURNING {_BATCH}",
-            (owner, now + int(lease * NANO), batch),
+            f" AND (owner IS NULL OR lease < ?) RETURNING {_BATCH}",
+            (owner, now + int(lease * NANO), batch, now),
         )
-        taken.append(row_of(BatchRow, found[0]))
+        taken += [row_of(BatchRow, row) for row in found]
     return taken
 
 

@@ -26,6 +26,7 @@ from avocado.gateway.batches.rows import (
     idempotency_key,
     result_id,
 )
+from avocado.gateway.batches.share import Place
 from avocado.gateway.batches.source import Source
 from avocado.gateway.batches.wire import with_cost
 from avocado.gateway.errors import KEY_IN_USE, ApiError
@@ -156,8 +157,10 @@ class Work:
         self._after = found[-1].line if found else self._after
         self._waiting = found[::-1]
 
-    def _place(self, line: LineRow) -> str | None:
-        return None if self._alone and self._running else self._means.places.take(line.model)
+    def _place(self, line: LineRow) -> Place | None:
+        if self._alone and self._running:
+            return None
+        return self._means.places.take(line.model, self._taken.row.tenant)
 
     def _raise_failures(self) -> None:
         for task in [task for task in self._running if task.done()]:
@@ -173,14 +176,14 @@ class Work:
     async def _begin(self, line: LineRow) -> bool:
         """Whether there was place for it."""
         text = await self._source.read(line.start, line.size)
-        release = self._place(line)
-        if release is None:
+        place = self._place(line)
+        if place is None:
             return False
         task = asyncio.get_running_loop().create_task(self._line(line, text))
         self._running.add(task)
 
         def end(_: object) -> None:
-            self._means.places.give_back(release)
+            self._means.places.give_back(place)
             self._ended.set()
             if not task.cancelled() and task.exception() is None:
                 self._running.discard(task)
