@@ -14,6 +14,7 @@ from avocado.console import chart
 from avocado.console.operator.doors import DOORS
 from avocado.console.operator.gauges import ask
 from avocado.console.page import Nav, Pages, Redirect, Values, Visit
+from avocado.errors import Refused
 from avocado.terms.money import NANO
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ def figures(visit: Visit) -> Values:
         "margin": None,
     }
     if values["money_pages"]:
-        statement = draw_statement(visit.console.workspace, visit.reader, month)
+        try:
+            statement = draw_statement(visit.console.workspace, visit.reader, month)
+        except Refused:  # an artifact of it was taken away: the statement's own page says which
+            return values
         totals = [row for row in statement.totals() if row.currency == currency]
         values["margin"] = totals[0] if totals else None
         values["has_costs"] = bool(statement.costs)
