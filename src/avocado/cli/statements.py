@@ -42,7 +42,11 @@ def runs_of(workspace: Workspace) -> list[Run]:
     store = workspace.store
     releases: dict[str, list[str]] = {}
     for release in store.ids("release"):
-        for checkpoint in store.ancestors(release, "checkpoint"):
+        try:
+            came_from = store.ancestors(release, "checkpoint")
+        except Refused:
+            continue  # a part of its lineage was taken away: what it cost is not known
+        for checkpoint in came_from:
             releases.setdefault(checkpoint.id, []).append(release)
     plans = dict(_plans(workspace))
     found = []

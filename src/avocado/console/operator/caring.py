@@ -266,7 +266,7 @@ def send_invitation(visit: Visit, email: str, role: Any, tenant: str | None, bac
     )  # fmt: skip
     if console.workspace.config.mail is not None:
         letter = letters.of_link(console, visit.speaker, "invite", email, token)
-        letters.send_soon(console, letter)
+        letters.soon(console, email, lambda: letters.send(console, letter))
         return Redirect(back, visit.t("op_act.invited", email=email))
     url = letters.link_url(console, token)
     return Shown("operator/invited.html", {"email": email, "url": url, "back": back})

@@ -69,11 +69,10 @@ def releases(visit: Visit) -> Values:
 def release(visit: Visit) -> Values:
     """Gate, findings, licences and lineage of one release, and the papers it ships."""
     from avocado.cli.provenance import duties
-    from avocado.cli.links import artifact_links
 
-    store = visit.console.workspace.store
     artifact = artifact_of(visit, visit.path["release"], "release")
     found = released(visit, artifact)
+    links, problems = _links(visit, artifact.id)
     return {
         "release": found,
         "facts": artifact.manifest.facts,
@@ -81,8 +80,22 @@ def release(visit: Visit) -> Values:
         "findings": found.gate.get("findings", []),
         "licences": found.gate.get("licences", []),
         "duties": duties(found.gate.get("notices", ())),
-        "links": list(artifact_links(store, artifact.id)),
+        "links": links,
+        "problems": problems,
     }
+
+
+def _links(visit: Visit, start: str) -> tuple[list[Link], tuple[str, ...]]:
+    """The chain of an artifact as far as it is here, and what of it is not."""
+    from avocado.cli.links import artifact_links
+
+    found: list[Link] = []
+    try:
+        for link in artifact_links(visit.console.workspace.store, start):
+            found.append(link)
+    except Refused as refused:
+        return found, refused.reasons
+    return found, ()
 
 
 @PAGES.show("/operator/trace", roles=DOORS["trace"], template="operator/trace.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,7 @@ def runs(visit: Visit) -> Values:
 
 
 @PAGES.live(
-    "/operator/runs/live", roles=DOORS["runs"], template="operator/runs_live.html", every=3.0
+    "/operator/live-runs", roles=DOORS["runs"], template="operator/runs_live.html", every=3.0
 )
 def runs_live(visit: Visit) -> Values:
     return {"runs": _all(visit)}
@@ -77,7 +78,7 @@ def _all(visit: Visit) -> list[RunRecord]:
     return sorted(found, key=lambda run: -run.changed)
 
 
-@PAGES.show("/operator/runs/compare", roles=DOORS["runs"], template="operator/runs_compare.html")
+@PAGES.show("/operator/compare-runs", roles=DOORS["runs"], template="operator/runs_compare.html")
 def compare(visit: Visit) -> Values:
     """Recipes and results of several runs, side by side, with their curves in one chart."""
     from avocado.train.history import compared
@@ -152,7 +153,14 @@ def _curves(visit: Visit, key: str, curves: Sequence[chart.Curve]) -> Markup:
     def number(value: float) -> str:
         return f"{value:.1e}" if 0 < abs(value) < 0.001 else say.fixed(value, 3)
 
-    return chart.lines(curves, lambda step: say.compact(round(step)), number, caption, low=True)
+    return chart.lines(
+        curves,
+        lambda step: say.compact(round(step)),
+        number,
+        caption,
+        low=True,
+        from_zero=key != "kl",
+    )
 
 
 def _flat(value: object, name: str = "") -> list[tuple[str, str]]:
@@ -163,4 +171,6 @@ def _flat(value: object, name: str = "") -> list[tuple[str, str]]:
             for key, each in value.items()
             for pair in _flat(each, f"{name}.{key}" if name else str(key))
         ]
-    return [] if value is None or value == [] else [(name, str(value))]
+    if value is None or value == []:
+        return []
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
