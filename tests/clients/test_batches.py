@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+import avocado.seedling
 from avocado.terms.price import PriceSheet
 from tests.gateway.conftest import MakeStand, Stand
 
@@ -75,3 +77,34 @@ def test_from_upload_to_download(stand: Stand) -> None:
         if line
     ]
     assert [line["custom_id"] for line in lines] == [f"item-{n}" for n in range(1, 6)]
+
+
+def test_a_real_model_says_in_a_batch_what_it_says_at_once(make_stand: MakeStand) -> None:
+    """The seedling: greedy answers are the same, beside somebody who waits, at half the price."""
+    pytest.importorskip("torch")
+    from avocado.engine.embedded import EmbeddedEngine
+
+    model = Path(avocado.seedling.__file__).with_name("model")
+    engine = EmbeddedEngine.load(model)
+    stand = make_stand(engine=engine, price=HALF)
+    client = stand.client()
+    file = client.files.create(file=("in.jsonl", requests(6, temperature=0)), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    said: dict[str, Any] = {}
+    for number in range(1, 7):
+        messages: Any = [{"role": "user", "content": f"say {number}"}]
+        answer = client.chat.completions.create(
+            model=MODEL, messages=messages, max_tokens=20, temperature=0
+        )
+        said[f"item-{number}"] = answer
+    batch = wait(client, batch, 60)
+    assert batch.output_file_id
+    for text in client.files.content(batch.output_file_id).text.splitlines():
+        line = json.loads(text)
+        body, plain = line["response"]["body"], said[line["custom_id"]]
+        assert body["choices"][0]["message"]["content"] == plain.choices[0].message.content
+        assert body["usage"]["completion_tokens"] == plain.usage.completion_tokens
+        assert body["usage"]["cost"] == pytest.approx(plain.usage.cost / 2, abs=2e-9)
+    stand.in_loop(engine.close)
