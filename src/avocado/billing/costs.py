@@ -82,6 +82,11 @@ class Cost:
     nanos: int
     releases: tuple[str, ...] | None
     basis: str
+    hours: float = 0.0
+    """Of machines."""
+    part: int = 0
+    """Of a run that is written off: the ``part``-th of ``parts`` months; 0 for an engine."""
+    parts: int = 0
 
 
 # -- a month ---------------------------------------------------------------------------------------
@@ -117,7 +122,8 @@ def engine_month(engine: EngineCost, month: str, now: int) -> Cost:
         hours += seconds * rate.machines
     basis = f"{hours / HOUR:,.1f} machine hours"
     named = engine.releases or None
-    return Cost("engine", engine.name, engine.currency, ceil_div(worth, HOUR), named, basis)
+    cost = ceil_div(worth, HOUR)
+    return Cost("engine", engine.name, engine.currency, cost, named, basis, hours / HOUR)
 
 
 def rate_on(rates: Sequence[Rate], at: int) -> Rate | None:
@@ -153,7 +159,8 @@ def training_month(run: Run, training: TrainingCost | None, month: str) -> Cost 
         return None
     part = whole * (index + 1) // count - whole * index // count
     basis = f"{words}, part {index + 1} of {count}"
-    return Cost("training", run.name, currency, part, run.releases, basis)
+    hours = run.seconds * run.machines / HOUR
+    return Cost("training", run.name, currency, part, run.releases, basis, hours, index + 1, count)
 
 
 def month_costs(

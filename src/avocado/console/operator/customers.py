@@ -196,7 +196,7 @@ def _months_chart(visit: Visit, currency: str, months: Sequence[Any]) -> Any:
         visit.t("op_customer.by_month"), visit.t("op.month"), visit.t("do.as_table")
     )
     return chart.bars(
-        [visit.formats.month(each.day or "") for each in shown],
+        [each.day or "" for each in shown],  # short enough for a phone
         [chart.Series("", [max(0, each.net) for each in shown])],
         lambda value: visit.formats.money(int(value), currency),
         caption,

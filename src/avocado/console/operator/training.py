@@ -151,7 +151,9 @@ def _curves(visit: Visit, key: str, curves: Sequence[chart.Curve]) -> Markup:
     caption = chart.Caption(title, visit.t("op_run.step"), visit.t("do.as_table"))
 
     def number(value: float) -> str:
-        return f"{value:.1e}" if 0 < abs(value) < 0.001 else say.fixed(value, 3)
+        if 0 < abs(value) < 0.001:
+            return f"{value:.1e}"
+        return say.fixed(value, 0 if abs(value) >= 100 else 3)
 
     return chart.lines(
         curves,
