@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,27 @@ def test_two_clerks_in_one_workspace_are_one(shop: Path, avocado: Avocado) -> No
     avocado(shop, "subscriptions", "start", "acme", "pro", "--trial")
     clerks = [Clerk(Workspace.open(shop)) for _ in range(2)]
     assert [clerk.round() for clerk in clerks] == [(), ()]
+
+
+def test_a_process_with_its_own_way_to_write_and_its_own_clock(
+    shop: Path, avocado: Avocado
+) -> None:
+    """As the console has them."""
+    avocado(shop, "subscriptions", "start", "acme", "pro")
+    workspace, opened = Workspace.open(shop), []
+
+    @contextmanager
+    def book() -> Iterator[Any]:
+        with writing(workspace) as do:
+            opened.append(do)
+            yield do
+
+    later = time.time_ns() + 32 * 86_400 * 10**9
+    done = Clerk(workspace).round(book, lambda: later)
+    assert [(each.what, each.tenant) for each in done] == [("renewed", "acme")]
+    assert len(opened) == 1
+    shown: Any = avocado(shop, "subscriptions", "show", "acme", "--json").json
+    assert shown["charged"] == "30.00"
 
 
 def test_the_gateway_follows_what_somebody_changed_by_hand(shop: Path, avocado: Avocado) -> None:

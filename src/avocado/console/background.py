@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from avocado.billing.clerk import Done, work
-from avocado.cli.billing import Clerk, postman_of
-from avocado.cli.book import reading
+from avocado.cli.billing import Clerk
 from avocado.console.console import Console
 from avocado.errors import Refused
 from avocado.ledger.errors import LedgerError
@@ -27,12 +25,12 @@ EVERY_SECONDS: Final = 60.0
 def keep_up(console: Console) -> Iterator[None]:
     """Runs the clerk each minute in a thread of its own until the end of the block."""
     over = threading.Event()
-    clerk = Rounds(console.workspace)
+    clerk = Clerk(console.workspace)
 
     def keep() -> None:
         while not over.wait(EVERY_SECONDS):
             try:
-                for done in clerk.once(console):
+                for done in clerk.round(console.writing, console.clock):
                     log.info("clerk: %s %s %s", done.what, done.tenant, done.detail)
             except (Refused, LedgerError) as error:
                 log.warning("the clerk could not do its work: %s", error)
@@ -46,14 +44,3 @@ def keep_up(console: Console) -> Iterator[None]:
     finally:
         over.set()
         thread.join(30)
-
-
-class Rounds(Clerk):
-    """The clerk of ``avocado billing run``, writing as the console's pages do."""
-
-    def once(self, console: Console) -> tuple[Done, ...]:
-        """Does what is due now. Raises Refused and LedgerError."""
-        send = postman_of(self.workspace)
-        with console.writing() as do, reading(self.workspace) as reader:
-            now = console.clock()
-            return work(reader, do, now, self._tools(reader, do, now, send))
