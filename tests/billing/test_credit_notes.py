@@ -24,6 +24,7 @@ from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
 from avocado.errors import Refused
 from avocado.ledger import operation as o
 from avocado.ledger.reader import Document
+from avocado.terms.usage import Usage
 from tests.billing.shop import Shop, table
 from tests.billing.test_closing import settle_in, spend
 
@@ -256,6 +257,23 @@ def test_one_line_is_credited(shop: Shop) -> None:
     assert rest[0][0] == 0
     with pytest.raises(Refused, match="has no line"):
         shop.credit("invoice/acme/2026-09", line="line-none")
+
+
+def test_a_line_is_credited_up_to_itself(shop: Shop) -> None:
+    """What is left of the invoice's other lines is not credited in its name."""
+    settle_in(shop)
+    shop.use(usage=Usage(5_000_000, 1_000_000), prompt_tokens=5_000_000, max_tokens=1_000_000)
+    shop.go_to("2026-10-02")
+    prompt, completion = shop.invoice("2026-09").lines
+    assert (prompt.minor, completion.minor) == (100, 80)
+    with pytest.raises(Refused, match=r"of line line-\w+ of AV-2026-000001 0\.80 EUR net are left"):
+        shop.credit("invoice/acme/2026-09", line=completion.id, net_minor=81)
+    shop.credit("invoice/acme/2026-09", line=completion.id, net_minor=30)
+    rest = credit_note_from(shop.credit("invoice/acme/2026-09", line=completion.id))
+    assert rest.net_minor == 50
+    with pytest.raises(Refused, match=r"of line line-\w+ of AV-2026-000001 0\.00 EUR net are left"):
+        shop.credit("invoice/acme/2026-09", line=completion.id)
+    assert credit_note_from(shop.credit("invoice/acme/2026-09")).net_minor == 100
 
 
 def test_a_refund_is_not_credited_twice(shop: Shop) -> None:

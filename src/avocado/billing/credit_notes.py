@@ -52,21 +52,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What a note is about, and how much of it was credited before (coins)."""
+    """What a note is about, and what was credited before."""
 
     document: Document
     invoice: InvoiceDocument
-    notes: int
-    credited: int
-    credited_tax: int
+    notes: tuple[CreditNoteDocument, ...]
+
+    @property
+    def credited(self) -> int:
+        return sum(note.net_minor for note in self.notes)
+
+    @property
+    def credited_tax(self) -> int:
+        return sum(note.gross_minor - note.net_minor for note in self.notes)
 
     @property
     def left(self) -> int:
         return self.invoice.net_minor - self.credited
 
+    def left_of(self, line: DocumentLine | None) -> int:
+        """Coins of one line that no note of it credited yet, and no more than is left of all."""
+        if line is None:
+            return self.left
+        done = sum(note.net_minor for note in self.notes if note.lines[0].id == line.id)
+        return min(line.minor - done, self.left)
+
     @property
     def next_id(self) -> str:
-        return f"{CREDIT_NOTE}/{self.document.id}/{self.notes + 1}"
+        return f"{CREDIT_NOTE}/{self.document.id}/{len(self.notes) + 1}"
 
 
 def issue_credit_note(
@@ -103,17 +116,15 @@ def issue_credit_note(
     if subject.invoice.type == "top-up":
         return _credit_topup(reader, do, issuer, subject, reason, actor, now, net_minor, refund)
     wanted = _line(subject.invoice, line) if line is not None else None
-    coins = net_minor if net_minor is not None else subject.left
-    if wanted is not None and net_minor is None:
-        coins = min(wanted.minor, subject.left)
-    _check_left(subject, coins)
+    coins = net_minor if net_minor is not None else subject.left_of(wanted)
+    _check_left(subject, coins, wanted)
     room = sum(amount for _, amount in _refundable(reader, subject.invoice, wanted))
     unit = unit_of(subject.invoice.currency)
     if room <= (coins - 1) * unit:  # a coin is not missed: rounding gave or took as much
         shown = decimal(nearest(room, unit)[0], subject.invoice.digits)
         raise Refused(
-            f"of what {invoice_id} charged, {shown} {subject.invoice.currency} were not refunded "
-            "yet: credit at most that"
+            f"of what {shown_number(subject.document)} charged, {shown} {subject.invoice.currency} "
+            "were not refunded yet: credit at most that; a refund stands on the next invoice"
         )
     made = _lay_down(issuer, subject, wanted, coins, reason, day_at(now))
     document = _file(reader, do, subject, made, actor)
@@ -129,22 +140,21 @@ def issue_credit_note(
 
 def _subject(reader: Reader, document: Document, invoice: InvoiceDocument) -> _Subject:
     notes = [note for _, note in credit_notes_of(reader, document.id)]
-    credited = sum(note.net_minor for note in notes)
-    tax = sum(note.gross_minor - note.net_minor for note in notes)
-    return _Subject(document, invoice, len(notes), credited, tax)
+    return _Subject(document, invoice, tuple(notes))
 
 
-def _check_left(subject: _Subject, coins: int) -> None:
+def _check_left(subject: _Subject, coins: int, line: DocumentLine | None = None) -> None:
     """Raises Refused where ``coins`` cannot be credited."""
-    invoice, id_ = subject.invoice, subject.document.id
+    invoice, id_ = subject.invoice, shown_number(subject.document)
     if not invoice.net_minor:
         raise Refused(
             f"{id_} was paid by prepaid or granted credit: nothing on it is to be credited; give "
             "credit back by refunding its requests: avocado ledger refund REQUEST"
         )
-    if not 0 < coins <= subject.left:
-        left = decimal(subject.left, invoice.digits)
-        raise Refused(f"of {id_} {left} {invoice.currency} net are left to credit: at most that")
+    if not 0 < coins <= subject.left_of(line):
+        what = id_ if line is None else f"line {line.id} of {id_}"
+        left = decimal(max(subject.left_of(line), 0), invoice.digits)
+        raise Refused(f"of {what} {left} {invoice.currency} net are left to credit: at most that")
 
 
 def _line(invoice: InvoiceDocument, id_: str) -> DocumentLine:
