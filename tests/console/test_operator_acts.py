@@ -5,14 +5,33 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avocado.console.app import build_console
+from avocado.console.console import Console
+from avocado.console.operator.invoicing import run_of
 from avocado.console.roles import Role
+from avocado.ledger import operation as o
+from avocado.ledger.clock import ManualClock
+from avocado.ledger.ledger import open_ledger
 from avocado.ledger.reader import Document, open_reader
-from tests.console.conftest import NANO, Browser, House, MakeHouse
+from avocado.terms.usage import Usage
+from avocado.workspace import Workspace
+from tests.console.conftest import (
+    NANO,
+    ORIGIN,
+    PRICE,
+    SELLER,
+    Browser,
+    Clock,
+    House,
+    MakeHouse,
+)
 
 HERE = "/operator/customers/acme"
 _WORDS = itertools.count(1)
@@ -27,7 +46,7 @@ def do(
     browser: Browser, path: str, data: dict[str, Any], reason: str = "because", times: int = 1
 ) -> Any:
     """Sends a form, answers the question that comes back, with one word for each confirmation."""
-    asked = browser.post(path, {**data, "once": f"{next(_WORDS):024x}"}, page=HERE)
+    asked = browser.post(path, {**data, "once": f"{next(_WORDS):024x}"}, page="/settings")
     assert asked.status_code == 200, asked.text[-800:]
     assert 'name="confirmed" value="yes"' in asked.text
     hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', asked.text)
@@ -36,13 +55,13 @@ def do(
         fields.pop(name)
     fields |= {"reason": reason, "once": f"{next(_WORDS):024x}"}
     for _ in range(times):
-        answer = browser.post(path, fields, page=HERE)
+        answer = browser.post(path, fields, page="/settings")
     return answer
 
 
 def send(browser: Browser, path: str, data: dict[str, Any]) -> Any:
     """Sends a form that is done at once, with a word of its own."""
-    return browser.post(path, {**data, "once": f"{next(_WORDS):024x}"}, page=HERE)
+    return browser.post(path, {**data, "once": f"{next(_WORDS):024x}"}, page="/settings")
 
 
 def actions(house: House) -> list[Document]:
@@ -93,6 +112,16 @@ def test_another_customers_request_is_not_refunded_from_this_page(shop: House) -
     assert send(browser, f"{HERE}/refund", {"of": "nothing"}).status_code == 404
 
 
+def test_a_card_payment_is_not_refunded_behind_the_providers_back(make_house: MakeHouse) -> None:
+    """With [payments] and without its key nothing moves: the money lies with the provider."""
+    house = make_house('[payments]\nprovider = "stripe"\n')
+    browser, before = house.signed_in("owner", None), available(house)
+    answer = do(browser, f"{HERE}/refund", {"of": "pay_acme"}, "asked for it")
+    assert answer.status_code == 422
+    assert "payments are off" in answer.text
+    assert available(house) == before
+
+
 def test_credit_is_paid_or_given(shop: House) -> None:
     browser, before = shop.signed_in("finance", None), available(shop)
     do(browser, f"{HERE}/credit", {"amount": "2.50", "kind": "deposit"}, "transfer 42", times=3)
@@ -108,8 +137,6 @@ def test_credit_is_paid_or_given(shop: House) -> None:
 
 
 def test_a_customer_is_frozen_and_let_go(shop: House) -> None:
-    from avocado.ledger import operation as o
-
     browser = shop.signed_in("owner", None)
     do(browser, f"{HERE}/freeze", {"frozen": "yes"}, "card was stolen")
     with open_reader(shop.console.workspace.ledger) as reader:
@@ -181,9 +208,7 @@ def test_costs_make_margins(shop: House) -> None:
     assert {each.content["what"] for each in actions(shop)} == {"engine cost", "training cost"}
 
 
-def test_a_month_is_closed_paid_and_credited(shop: House) -> None:
-    from avocado.ledger import operation as o
-
+def test_a_month_that_is_not_over_is_not_closed(shop: House) -> None:
     browser = shop.signed_in("finance", None)
     month = time.strftime("%Y-%m", time.gmtime())
     answer = send(browser, "/operator/invoices/close", {"month": month})
@@ -246,8 +271,6 @@ def test_settings_show_no_secrets(make_house: MakeHouse) -> None:
 
 
 def test_the_audit_log_pages_through_everything_once(shop: House) -> None:
-    from avocado.ledger import operation as o
-
     with shop.console.writing() as submit:
         for number in range(130):
             submit(o.Deposit(id=f"d{number}", tenant="acme", amount=1, currency="EUR"))
@@ -263,3 +286,69 @@ def test_the_audit_log_pages_through_everything_once(shop: House) -> None:
     only = browser.get("/operator/audit?customer=globex").text
     assert "pay_globex" in only
     assert "pay_acme" not in only
+
+
+def used_in_october(workspace: Workspace) -> None:
+    """A customer that pays by invoice, and used something in October 2026."""
+    clock = ManualClock(1_792_000_000_000_000_000)  # 14 October 2026
+    with open_ledger(workspace.ledger, clock) as ledger:
+        ledger.do_now(o.PublishPrice(terms=PRICE.terms()))
+        ledger.do_now(
+            o.OpenCustomer(tenant="late", name="Late", currency="EUR", credit_limit=100 * NANO)
+        )
+        ledger.do_now(
+            o.Hold(
+                id="req-late",
+                tenant="late",
+                offer="avocado-1",
+                release="release-" + "a" * 64,
+                price_version=PRICE.version,
+                prompt_tokens=10_000_000,
+                max_tokens=1000,
+            )
+        )
+        ledger.do_now(o.Settle(hold="req-late", usage=Usage(10_000_000, 500)))
+
+
+@pytest.fixture
+def october(tmp_path: Path) -> Iterator[House]:
+    """A console over that customer's book."""
+    Workspace.create(tmp_path / "october", "Shop")
+    (tmp_path / "october" / "avocado.toml").write_text(f'name = "Shop"\ncurrency = "EUR"\n{SELLER}')
+    workspace = Workspace.open(tmp_path / "october")
+    used_in_october(workspace)
+    clock = Clock()
+    console = Console(workspace, ORIGIN, clock=clock)
+    yield House(console, build_console(console), clock)
+    console.close()
+
+
+def test_a_month_is_closed_paid_and_credited(october: House) -> None:
+    house, browser = october, october.signed_in("finance", None)
+    asked = send(browser, "/operator/invoices/close", {"month": "2026-10"})
+    assert "October 2026" in asked.text
+    closing = {"month": "2026-10", "confirmed": "yes", "reason": "month end"}
+    assert send(browser, "/operator/invoices/close", closing).status_code == 303
+    run = run_of(house.console)
+    for _ in range(200):
+        if run is not None and not run.running:
+            break
+        time.sleep(0.05)
+        run = run_of(house.console)
+    assert run is not None
+    assert (run.error, run.refused, run.made) == ("", (), 1)
+    id_ = "invoice/late/2026-10"
+    page = browser.get(f"/operator/invoice?id={id_}")
+    assert page.status_code == 200, page.text[-900:]
+    assert "finance@operator.example" in page.text
+    assert "Late" in browser.get("/operator/invoices").text
+    pay = {"id": id_, "amount": "0.50", "reference": "bank 1"}
+    assert send(browser, "/operator/invoice/pay", pay).status_code == 303
+    assert send(browser, "/operator/invoice/pay", {"id": id_}).status_code == 422
+    answer = do(browser, "/operator/invoice/credit-note", {"id": id_, "amount": "0.10"}, "goodwill")
+    assert answer.status_code == 303
+    note = browser.get(answer.headers["location"])
+    assert "goodwill" in note.text
+    assert browser.get(f"/operator/invoice?id={id_}").text.count("goodwill") == 1
+    said = [each.content["what"] for each in actions(house)]
+    assert said == ["close month", "invoice paid", "credit note"]

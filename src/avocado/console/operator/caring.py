@@ -18,6 +18,8 @@ from avocado.terms.money import NANO, Money, MoneyError
 
 PAGES = Pages()
 _HERE: Final = "/operator/customers/{tenant}"
+_CARD: Final = "pay_"
+"""How the id of a deposit begins that a payment provider took (``payment.deposit_id``)."""
 
 
 def _page(tenant: str) -> str:
@@ -129,6 +131,8 @@ def refund(visit: Visit) -> Reply:
     if asked is not None:
         return asked
     reason = reason_of(visit)
+    if of.startswith(_CARD) and visit.console.workspace.config.payments is not None:
+        return _refund_card(visit, tenant, of, reason, amount)
     with visit.writing() as do:
         posted = do(o.Refund(id=f"rf_{visit.once}", of=of, reason=reason, amount=amount))
         assert isinstance(posted, o.Posted)
@@ -137,6 +141,26 @@ def refund(visit: Visit) -> Reply:
             amount=posted.amount,
         )  # fmt: skip
     return _done(visit, tenant, "refund", amount=_money(visit, posted.amount, page.currency))
+
+
+def _refund_card(visit: Visit, tenant: str, of: str, reason: str, gross: int | None) -> Redirect:
+    """Money of a card goes back to the card, tax included, and the credit out of the ledger.
+
+    Raises:
+        Refused: payments are off, the credit is used up, or the provider said no.
+    """
+    from avocado.cli.payments import payments_of
+
+    with visit.writing() as do:
+        payments = payments_of(visit.console.workspace, visit.reader, do)
+        made = payments.refund(
+            of.removeprefix(_CARD), reason, visit.who.email, gross, name=visit.once
+        )
+        record(
+            visit, do, "refund", of, tenant=tenant, reason=reason, amount=made.net,
+            gross=made.gross,
+        )  # fmt: skip
+    return _done(visit, tenant, "refund", amount=_money(visit, made.gross, made.currency))
 
 
 def _owner(visit: Visit, of: str) -> str | None:

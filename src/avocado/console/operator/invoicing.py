@@ -128,15 +128,13 @@ def coins(minor: int, content: InvoiceDocument | CreditNoteDocument) -> int:
 @PAGES.show("/operator/invoice/pdf", roles=DOORS["invoices"])
 def invoice_pdf(visit: Visit) -> Reply:
     from avocado.billing.invoices import shown_number
-    from avocado.billing.pdf import facturx_pdf, render_pdf
+    from avocado.billing.pdf import wished_pdf
 
     document = _document(visit)
     number = shown_number(document)
     note = document.kind == CREDIT_NOTE
     content = credit_note_from(document) if note else invoice_from(document)
-    wished = content.buyer.e_invoice in ("factur-x", "facturx")
-    body = facturx_pdf(content, number) if wished else render_pdf(content, number)
-    return Download(f"{number}.pdf", "application/pdf", body, True)
+    return Download(f"{number}.pdf", "application/pdf", wished_pdf(content, number), True)
 
 
 # -- what can be done with one --------------------------------------------------------------------
