@@ -73,7 +73,8 @@ def test_what_is_printed_adds_up_to_the_last_decimal(document: Any) -> None:
     lines = sum(value(row.amount.text) for group in page.groups for row in group.lines)
     rows = {row.label: value(row.amount.text) for row in page.sums if row.kind != "due"}
     total, net = rows.pop("Usage"), rows.pop("Net amount")
-    below = [amount for label, amount in rows.items() if label.startswith(("Less", "Rounding"))]
+    words = ("Less", "Given back", "Rounding")
+    below = [amount for label, amount in rows.items() if label.startswith(words)]
     tax = [amount for label, amount in rows.items() if "VAT" in label]
     assert lines == total
     assert total + sum(below) == net
@@ -131,6 +132,26 @@ def test_no_line_stands_under_a_model_that_is_not_its_own(count: int) -> None:
 def test_tokens_at_no_price_are_said_to_be_free() -> None:
     page = lay_out(invoice(lines=(usage("avocado-1", "prompt", 9, 0), FEE)), NUMBER)
     assert page.groups[0].lines[0].detail == "ohne Berechnung"
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("de", "2.–31. Okt"), ("en", "2–31 Oct"), ("fr", "2–31 oct"), ("zh", "2026年10月2日至31日")],
+)
+def test_the_days_of_a_fee_are_in_the_language_of_the_page(language: str, said: str) -> None:
+    fee = replace(FEE, text="2026-10-02 to 2026-10-31")
+    (line,) = lay_out(invoice(language, lines=(fee,)), NUMBER).groups[0].lines
+    assert line.detail.startswith(said)
+    for other in ("2026-10-02 to 2026-13-31", "unused from 2026-10-02"):
+        page = lay_out(invoice(language, lines=(replace(FEE, text=other),)), NUMBER)
+        assert page.groups[0].lines[0].detail == other
+
+
+def test_refunds_beyond_use_go_back_to_credit_and_the_page_says_so() -> None:
+    labels = [
+        row.label for row in lay_out(invoice(granted=-(10**9), prepaid=-(10**9)), NUMBER).sums
+    ]
+    assert labels[1:3] == ["auf gewährtes Guthaben zurückgebucht", "auf das Guthaben zurückgebucht"]
 
 
 def test_a_credit_note_and_a_topup() -> None:

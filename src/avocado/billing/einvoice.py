@@ -30,7 +30,7 @@ from avocado.billing.invoices import (
     Seller,
     TaxSum,
 )
-from avocado.billing.layout import AnyDocument, item_of, payment_of, tax_notes
+from avocado.billing.layout import AnyDocument, item_of, payment_of, tax_notes, text_of
 from avocado.billing.wording import Wording, decimals
 from avocado.errors import Refused
 from avocado.terms.money import NANO
@@ -136,8 +136,9 @@ def _check(document: AnyDocument, tax: TaxSum) -> None:
         )
     if not buyer.country:
         wrong.append(
-            f"an e-invoice has to say the customer's country (BT-55): add it to the profile of "
-            f"{buyer.tenant}"
+            f"an e-invoice has to say the customer's country (BT-55), and this one was "
+            f"issued without: the PDF can be had; for the next, avocado profile set {buyer.tenant} "
+            "--country"
         )
     if not (seller.vat_id or seller.tax_number or seller.register):
         wrong.append(
@@ -151,8 +152,9 @@ def _check(document: AnyDocument, tax: TaxSum) -> None:
         )
     if tax.category == "AE" and not buyer.vat_id:
         wrong.append(
-            f"reverse charge needs the customer's VAT id (BR-AE-02): add it to the profile of "
-            f"{buyer.tenant}"
+            f"reverse charge needs the customer's VAT id (BR-AE-02), and this one was "
+            f"issued without: the PDF can be had; for the next, avocado profile set {buyer.tenant} "
+            "--vat-id"
         )
     if wrong:
         raise Refused(*wrong)
@@ -264,7 +266,7 @@ def _line(
         "BT-151": tax.category,
         "BT-152": _rate(tax),
         "BT-153": f"{line.offer}: {item}" if line.offer and line.token_kind else item,
-        "BT-154": line.text,
+        "BT-154": text_of(line, words),
         "BG-32": [{"BT-160": name, "BT-161": text} for name, text in named if text],
     }
 
@@ -280,9 +282,10 @@ def _allowances(document: AnyDocument, tax: TaxSum, words: Wording) -> dict[str,
         return {}
     below: list[dict[str, Any]] = []
     above: list[dict[str, Any]] = []
+    granted, prepaid = document.granted_minor, document.prepaid_minor
     for key, minor in (
-        ("less-granted", document.granted_minor),
-        ("less-prepaid", document.prepaid_minor),
+        ("less-granted" if granted >= 0 else "back-to-granted", granted),
+        ("less-prepaid" if prepaid >= 0 else "back-to-prepaid", prepaid),
     ):
         if minor:
             (below if minor > 0 else above).append(

@@ -6,6 +6,7 @@ Nothing is computed that the document does not say already.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from decimal import Decimal
 from itertools import groupby
@@ -19,6 +20,8 @@ from avocado.terms.money import NANO
 AnyDocument = InvoiceDocument | CreditNoteDocument
 _POSTCODE_LAST: Final = frozenset("AU CA GB IE IN NZ SG US ZA".split())
 _RATE: Final = 10_000
+_SPAN: Final = re.compile(r"(\d{4}-\d\d-\d\d) to (\d{4}-\d\d-\d\d)")
+"""How a subscription's fee names its period: the first and the last day."""
 """Tax rates are millionths; a per cent is so many of them."""
 
 
@@ -74,6 +77,18 @@ def item_of(line: DocumentLine, words: Wording) -> str:
     if line.kind == "refund":
         return words.say("refund-of", item=item) if item else words.say("refund")
     return item or (line.text if line.kind == "fee" else "") or words.say("credited")
+
+
+def text_of(line: DocumentLine, words: Wording) -> str:
+    """A line's own text; the days that a fee is for, as the customer's language says them."""
+    span = _SPAN.fullmatch(line.text) if line.kind == "fee" else None
+    if span is None:
+        return line.text
+    try:
+        first, last = map(date.fromisoformat, span.groups())
+    except ValueError:  # no days after all
+        return line.text
+    return words.days(first, last)
 
 
 def tax_notes(document: AnyDocument, words: Wording) -> tuple[str, ...]:
@@ -196,7 +211,7 @@ def _groups(document: AnyDocument, words: Wording) -> tuple[Group, ...]:
 
     def row(line: DocumentLine) -> Row:
         counted = _counted(line)
-        detail = "" if line.text in (item_of(line, words), known) else line.text
+        detail = "" if line.text in (item_of(line, words), known) else text_of(line, words)
         return Row(
             item=item_of(line, words),
             detail=words.say("free") if counted and not line.price else detail,
@@ -229,9 +244,10 @@ def _sums(document: AnyDocument, words: Wording) -> tuple[SumRow, ...]:
 
     if isinstance(document, InvoiceDocument) and document.type == "usage":
         add("usage-total", document.total_nanos)
+        granted, prepaid = document.granted_nanos, document.prepaid_nanos
         for key, nanos in (
-            ("less-granted", -document.granted_nanos),
-            ("less-prepaid", -document.prepaid_nanos),
+            ("less-granted" if granted >= 0 else "back-to-granted", -granted),
+            ("less-prepaid" if prepaid >= 0 else "back-to-prepaid", -prepaid),
             ("carried-in", document.carried_in),
             ("carried-out", -document.carried_out),
         ):
