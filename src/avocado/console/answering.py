@@ -39,6 +39,7 @@ from avocado.console.rendering import render
 from avocado.console.sessions import Session
 from avocado.console.words import Speaker, choose
 from avocado.errors import Refused
+from avocado.gateway.shelf import ShelfUnavailable
 from avocado.ledger.errors import LedgerError, LedgerUnavailable, UnknownCustomer
 
 log = logging.getLogger("avocado.console")
@@ -91,22 +92,36 @@ def cookie_name(console: Console, name: str) -> str:
     return f"__Host-av_{name}" if console.secure else f"av_{name}"
 
 
+_GONE: Final = (LedgerUnavailable, ShelfUnavailable)
+
+
 def answer(console: Console, asked: Asked) -> Answered:
-    """Everything between a request and its answer."""
+    """Everything between a request and its answer. Where a database went away, connections are
+    made afresh; what only reads is tried once more, and the rest is 503: asking again is safe."""
+    tries = 2 if asked.route.method == "GET" else 1
+    for _ in range(tries):
+        try:
+            return _answer(console, asked)
+        except _GONE as error:
+            log.error("%s %s: %s", asked.route.method, asked.route.path, error)
+            console.threads.forget()
+    text = Speaker(choose(None, asked.headers.get("accept-language", ""))).say("error.ledger")
+    return Answered(503, "text/plain; charset=utf-8", f"{text}\n".encode(), (("retry-after", "5"),))
+
+
+def _answer(console: Console, asked: Asked) -> Answered:
     visit = arrive(console, asked)
     try:
         check(visit)
-        found = asked.route.function(visit)
+        return sent(visit, asked.route.function(visit))
+    except _GONE:
+        raise
     except (Refused, LedgerError) as error:
         if isinstance(error, UnknownCustomer) or (
             isinstance(error, LedgerError) and asked.route.kind not in ("act", "hook")
         ):
             return failed(visit, error)
         return refused(visit, error)
-    except Exception as error:
-        return failed(visit, error)
-    try:
-        return sent(visit, found)
     except Exception as error:
         return failed(visit, error)
 
@@ -354,6 +369,8 @@ def refused(visit: Visit, error: Refused | LedgerError) -> Answered:
             if isinstance(values, Mapping):
                 shown = Shown(again.template, {**values, "problems": reasons}, 422)
                 return page(replace(visit, route=again), shown)
+        except _GONE:
+            raise
         except Exception as second:
             return failed(visit, second)
     return page(visit, Shown("refused.html", {"problems": reasons}, 422))
@@ -374,9 +391,6 @@ def failed(visit: Visit, error: Exception) -> Answered:
         log.warning("refused a POST to %s without our token", visit.route.path)
     elif isinstance(error, TooManyTries):
         status, word = 429, "tries"
-    elif isinstance(error, LedgerUnavailable):
-        status, word = 503, "ledger"
-        log.error("the ledger did not answer: %s", error)
     else:
         log.exception("%s %s failed", visit.route.method, visit.route.path, exc_info=error)
     headers: tuple[tuple[str, str], ...] = ()

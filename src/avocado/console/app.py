@@ -23,6 +23,7 @@ from avocado.console.answering import (
     answer,
     arrive,
     check,
+    cookie_name,
     failed,
     fragment,
 )
@@ -34,6 +35,8 @@ from avocado.console.rendering import environment, static_file
 log = logging.getLogger("avocado.console")
 
 MOST_FIELDS: Final = 500
+MOST_STREAMS: Final = 20
+"""Streams of fragments that one session may have open."""
 LIVE_SECONDS: Final = 900.0
 """A stream of fragments ends after so long; the browser comes again, and is looked at again."""
 
@@ -197,8 +200,21 @@ async def _live(console: Console, asked: Asked, request: Request) -> Response:
     refusal = await console.threads.run(first)
     if refusal is not None:
         return _response(console, refusal)
+    who = asked.cookies.get(cookie_name(console, "session"), "")
+    if console.streams.get(who, 0) >= MOST_STREAMS:
+        return PlainTextResponse("Too many pages are open.\n", 429, {"retry-after": "60"})
 
     async def events() -> AsyncIterator[bytes]:
+        console.streams[who] = console.streams.get(who, 0) + 1
+        try:
+            async for event in fragments():
+                yield event
+        finally:
+            console.streams[who] -= 1
+            if not console.streams[who]:
+                del console.streams[who]
+
+    async def fragments() -> AsyncIterator[bytes]:
         before = None
         loop = asyncio.get_running_loop()
         over = loop.time() + LIVE_SECONDS

@@ -49,6 +49,8 @@ class Console:
         self.by_account = Throttle(burst=10, seconds=600)
         self.by_mail = Throttle(burst=3, seconds=600)
         self.playground = KeyBox()
+        self.streams: dict[str, int] = {}
+        """Streams of fragments that are open, by session; the event loop's alone."""
         self.kept: dict[str, object] = {}
         """What pages keep for the life of the process, under names of their own."""
         self._secret = hmac.digest(workspace.pepper(), b"console", "sha256")

@@ -43,6 +43,7 @@ def note(
     detail: str = "",
 ) -> None:
     """Puts an event on record and in the log."""
+    who, address, detail = (_plain(each) for each in (who, address, detail))
     row = (secrets.token_hex(8), now, kind, tenant, who[:254], address[:64], detail[:500])
     database.run(
         f"INSERT INTO console_event ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
@@ -50,6 +51,11 @@ def note(
     )
     database.run("DELETE FROM console_event WHERE at < ?", (now - _KEPT,))
     log.info("%s %s from %s %s", kind, who, address or "here", detail)
+
+
+def _plain(text: str) -> str:
+    """What a stranger typed must not look like a line of the log."""
+    return "".join(each if each.isprintable() else "?" for each in text[:500])
 
 
 def newest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import smtplib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from avocado.billing import mail
@@ -71,13 +72,18 @@ def send(console: Console, letter: Letter) -> None:
         raise Refused(f"the mail server at {server.host} did not take it: {error}") from error
 
 
-def send_soon(console: Console, letter: Letter) -> None:
-    """Sends it in another thread: how long it takes tells nobody whether it was sent at all."""
+def soon(console: Console, to: str, work: Callable[[], None]) -> None:
+    """Does ``work``, which writes to ``to``, in another thread and waits for nothing."""
 
-    def work() -> None:
+    def guarded() -> None:
         try:
-            send(console, letter)
+            work()
         except Exception as error:
-            log.error("a letter to %s was not sent: %s", letter.to, error)
+            log.error("a letter to %s was not sent: %s", to, error)
 
-    console.threads.submit(work)
+    console.threads.submit(guarded)
+
+
+def send_soon(console: Console, letter: Letter) -> None:
+    """Sends a letter in another thread: a page does not wait for a mail server."""
+    soon(console, letter.to, lambda: send(console, letter))

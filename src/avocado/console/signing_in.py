@@ -103,23 +103,27 @@ def enter(visit: Visit, person: Person, how: str, url: str = "/", flash: str = "
 @PAGES_OF_DOOR.act("/sign-in/link", roles=PUBLIC, again=sign_in_page)
 def send_link(visit: Visit) -> Reply:
     """Sends a link to sign in or to set a password. What is answered does not tell whether anybody
-    has that address, and sending happens after the answer."""
+    has that address, and all that differs happens after the answer."""
     from avocado.console import letters
 
-    console, database = visit.console, visit.console.threads.database()
+    console = visit.console
     letters.require_mail(console.workspace.config)
     email = people.read_email(visit.form.get("email", ""))
     names = ((console.by_mail, email), (console.by_address, f"address {visit.address}"))
     hold_back(visit, *names)
     for throttle, name in names:
         throttle.failed(name, visit.now / _SECOND)
-    person = people.by_email(database, email)
-    if person is not None:
-        kind: links.Kind = "password" if visit.form.get("kind") == "password" else "sign-in"
-        token = links.make(
-            database, kind, email, person.role, person.tenant, visit.address, visit.now
-        )
-        letters.send_soon(console, letters.of_link(console, visit.speaker, kind, email, token))
+    kind: links.Kind = "password" if visit.form.get("kind") == "password" else "sign-in"
+    made_by, now, speaker = visit.address, visit.now, visit.speaker
+
+    def work() -> None:
+        known = console.threads.database()
+        person = people.by_email(known, email)
+        if person is not None:
+            token = links.make(known, kind, email, person.role, person.tenant, made_by, now)
+            letters.send(console, letters.of_link(console, speaker, kind, email, token))
+
+    letters.soon(console, email, work)
     return Shown("link_sent.html", {"email": email})
 
 

@@ -4,6 +4,7 @@ to our tables of its own."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,7 @@ from typing import Final, TypeVar
 
 from avocado.billing.daybook import Daybook
 from avocado.console.store import open_store
-from avocado.gateway.shelf import Database, ShelfUnavailable
-from avocado.ledger.errors import LedgerUnavailable
+from avocado.gateway.shelf import Database
 from avocado.ledger.reader import Reader, open_reader
 
 T = TypeVar("T")
@@ -37,20 +37,12 @@ class Threads:
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Does ``work`` in one of the threads; once more, with fresh connections, where a
-        database went away in between (a page only reads, and an act's ids make it repeatable)."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._attempt, work)
+        """Does ``work`` in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def submit(self, work: Callable[[], None]) -> None:
         """Does ``work`` in one of the threads, and waits for nothing."""
         self._pool.submit(work)
-
-    def _attempt(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except (LedgerUnavailable, ShelfUnavailable):
-            self._forget()
-            return work()
 
     def reader(self) -> Reader:
         """This thread's reader of the ledger."""
@@ -82,14 +74,16 @@ class Threads:
         with self._lock:
             self._open.add(connection)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Closes this thread's connections; the next use opens them afresh."""
         for name in ("reader", "database", "daybook"):
             found = getattr(self._own, name, None)
             setattr(self._own, name, None)
             if found is not None:
                 with self._lock:
                     self._open.discard(found)
-                found.close()
+                with contextlib.suppress(Exception):  # it is broken already
+                    found.close()
 
     def close(self) -> None:
         """Waits for what is being done and closes all connections."""
