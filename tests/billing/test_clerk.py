@@ -61,6 +61,17 @@ def test_one_customers_trouble_stops_nobody_else(book: Book) -> None:
     assert [each.tenant for each in book.clerk()] == ["bob"]
 
 
+def test_a_frozen_customer_is_billed_for_no_new_period_until_it_is_free(book: Book) -> None:
+    open_customer(book, "ann")
+    book.do(o.Freeze(tenant="ann", frozen=True, reason="dispute", actor="ada"))
+    book.go(date(2026, 3, 5))
+    assert book.clerk() == ()
+    before = book.reader.balance("ann").wallet
+    book.do(o.Freeze(tenant="ann", frozen=False, reason="won", actor="ada"))
+    assert [each.what for each in book.clerk()] == ["renewed"]
+    assert book.reader.balance("ann").wallet < before
+
+
 def test_chores_of_other_rooms_are_done_in_their_order_and_may_fail(book: Book) -> None:
     open_customer(book, "ann")
     book.go(date(2026, 2, 28))

@@ -108,6 +108,8 @@ def _subscriptions(reader: Reader, do: Do, now: int, tools: Tools) -> Iterator[D
     for _, sub in _documents(reader):
         if not (sub.todo or sub.leaving or is_over(sub, today)):
             continue
+        if not sub.todo and reader.customer(sub.tenant).frozen:
+            continue  # it can use nothing: the next period begins, and is paid, once it is free
 
         def part(tenant: str = sub.tenant) -> list[Done]:
             return [
