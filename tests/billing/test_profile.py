@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from avocado.billing.accounting import COLUMNS, percent, rows, safe, write_csv
+from avocado.billing.countries import COUNTRIES, checked_country
 from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
-from avocado.billing.profile import change_profile, profile_of
+from avocado.billing.issuer import Issuer
+from avocado.billing.profile import Profile, change_profile, checked, profile_of
 from avocado.billing.rounding import decimal, nearest, spread
+from avocado.billing.tax import NoTaxes
 from avocado.errors import Refused
 from avocado.ledger.errors import UnknownCustomer
-from tests.billing.shop import Shop, table
+from tests.billing.shop import SELLER, Shop, table
 from tests.billing.test_closing import settle_in, spend
 
 EURO = 10**9
@@ -47,6 +51,24 @@ def test_a_profile_is_checked_and_keeps_its_history(shop: Shop) -> None:
         change_profile(shop.reader, shop.do, "acme", {"country": "DE"}, "test")
     with pytest.raises(UnknownCustomer):
         change_profile(shop.reader, shop.do, "nobody", {}, "test")
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"), [("UK", "GB"), ("el", "GR"), ("XI", "GB"), ("EU", "such as DE"), ("XX", "")]
+)
+def test_what_is_no_country_is_not_taken_for_one_outside_the_eu(code: str, meant: str) -> None:
+    with pytest.raises(Refused, match=f"is no country: write .*{meant}"):
+        checked_country(code)
+    with pytest.raises(Refused, match="is no country"):
+        checked(Profile(country=code))
+    seller = replace(SELLER, country=code.upper())
+    with pytest.raises(Refused, match="is no country"):
+        Issuer(seller, NoTaxes()).named()
+
+
+def test_a_country_is_written_in_capitals() -> None:
+    assert len(COUNTRIES) == 250
+    assert [checked_country(each) for each in ("de", " Gr ", "XK", "")] == ["DE", "GR", "XK", ""]
 
 
 @given(st.integers(-(10**15), 10**15), st.sampled_from([1, 10, 10**7, 10**9]))

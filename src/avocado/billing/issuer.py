@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from avocado.billing.countries import checked_country
 from avocado.errors import Refused
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ class Issuer:
         """The seller.
 
         Raises:
-            Refused: avocado.toml names none, and an invoice has to.
+            Refused: avocado.toml names none, and an invoice has to; or its country is none, and
+                taxes hang on it.
         """
         if self.seller is None:
             raise Refused(
                 "an invoice has to name who sells: write [seller] with name, address, postcode, "
                 "city and country into avocado.toml"
             )
+        checked_country(self.seller.country)
         return self.seller
 
     @property

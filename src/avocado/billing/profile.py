@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from avocado.billing import vat_id
+from avocado.billing.countries import checked_country
 from avocado.errors import Refused
 from avocado.ledger.operation import AnyOperation, AnyResult, File
 
@@ -25,7 +26,6 @@ EInvoice = Literal["none", "factur-x", "xml"]
 """What a customer wishes besides the PDF: nothing, XML inside the PDF, or XML as a file."""
 
 _TEXT: Final = 200
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -72,9 +72,11 @@ def checked(profile: Profile) -> Profile:
         Refused: a country, VAT id, e-mail address or text that cannot be right; all are named.
     """
     wrong: list[str] = []
-    country = profile.country.strip().upper()
-    if country and not _COUNTRY.fullmatch(country):
-        wrong.append(f"{profile.country!r} is no country: write two letters such as DE")
+    country = ""
+    try:
+        country = checked_country(profile.country)
+    except Refused as refused:
+        wrong += refused.reasons
     if profile.email and not _EMAIL.fullmatch(profile.email):
         wrong.append(f"{profile.email!r} is no e-mail address")
     wrong += _long(profile)
