@@ -36,9 +36,9 @@ TENANTS = ("acme", "beta")
 class Shop:
     """A ledger on a manual clock, and its customers' requests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.clock = ManualClock()
-        self.path = folder / "ledger.sqlite"
+        self.path: Path | str = database or folder / "ledger.sqlite"
         self.ledger: Ledger = open_ledger(self.path, self.clock)
         self.requests: list[str] = []
         self.postings: list[str] = []
@@ -350,3 +350,32 @@ def test_two_processes_at_once_count_each_request_once(shop: Shop, tmp_path: Pat
         for other in others:
             other.kill()
             other.wait()
+
+
+def test_it_reads_a_ledger_on_postgresql() -> None:
+    """The same sums, from a database that gives decimals where SQLite gives integers."""
+    pytest.importorskip("pgserver", reason="PostgreSQL tests need pgserver and psycopg")
+    pytest.importorskip("psycopg")
+    from tests.ledger.conftest import Server
+
+    server = Server()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            shop = Shop(Path(folder), server.database())
+            with shop.ledger, shop.reader() as reader:
+                daybook = Path(folder) / "daybook.sqlite"
+                with open_daybook(daybook, reader) as book:
+                    for number in range(8):
+                        shop.ask(TENANTS[number % 2], number % 2, batch=number % 3 == 0)
+                        shop.clock.pass_time(DAY // 2)
+                        book.refresh(reader)
+                    shop.refund(shop.requests[1], 7)
+                    shop.refund(shop.postings[0], 11)
+                    book.refresh(reader)
+                    agrees(book, reader)
+                    with open_daybook(Path(folder) / "afresh.sqlite", reader) as afresh:
+                        assert afresh.usage(by=ALL) == book.usage(by=ALL)
+                        assert afresh.money() == book.money()
+                        assert afresh.entries() == book.entries()
+    finally:
+        server.stop()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +27,15 @@ from avocado.billing.costs import (
 from avocado.billing.daybook import MoneySum, UsageSum
 from avocado.billing.margin import UNSHARED, share, split, weigh
 from avocado.billing.statement import draw_up
+from avocado.cli.book import writing
+from avocado.cli.main import run
+from avocado.cli.statements import write_csv
 from avocado.errors import Refused
+from avocado.ledger import operation as o
+from avocado.terms.money import Money
+from avocado.terms.price import PriceSheet
+from avocado.terms.usage import Usage
+from avocado.workspace import Workspace
 
 NANO = 1_000_000_000
 LATE = 2**40
@@ -189,3 +200,57 @@ def test_a_new_price_ends_the_one_before() -> None:
     for facts in wrong:
         with pytest.raises(Refused):
             add_rate(second, Rate(**facts))
+
+
+def test_the_commands_say_what_the_ledger_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def said(*words: str) -> str:
+        capsys.readouterr()
+        assert run(list(words)) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    said("init", ".")
+    said("customer", "add", "acme", "--credit", "5")
+    sheet = PriceSheet(200_000_000, 800_000_000)
+    with writing(Workspace.find(tmp_path)) as do:
+        do(o.PublishPrice(terms=sheet.terms()))
+        do(
+            o.Hold(
+                id="req-1",
+                tenant="acme",
+                offer="avocado-1",
+                release="release-1",
+                price_version=sheet.version,
+                prompt_tokens=1000,
+                max_tokens=500,
+            )
+        )
+        do(o.Settle(hold="req-1", usage=Usage(1000, 500)))
+        do(o.Bill(id="fee-1", tenant="acme", amount=NANO, currency="USD", item="plan:pro@1"))
+    assert "No costs are on record" in said("statement")
+    said("cost", "engine", "gpu", "0.01", "--since", "2026-01-01", "--machines", "2")
+    assert run(["cost", "engine", "gpu", "1", "--since", "2026-01-01"]) == 1
+    assert run(["cost", "engine", "bad name", "1"]) == 1
+    assert run(["statement", "--csv", "--json"]) == 2
+    assert [row["what"] for row in json.loads(said("cost", "list", "--json"))] == ["engine gpu"]
+    drawn = json.loads(said("statement", "--by", "customer", "--json"))
+    (total,) = drawn["totals"]
+    assert total["usage"] == Money(sheet.charge(Usage(1000, 500)).nanos).decimal()
+    assert total["fees"] == "1.00"
+    assert total["engine"] == drawn["costs"][0]["amount"]
+    assert [row["customer"] for row in drawn["rows"]] == ["acme"]
+    head, *rows = said("statement", "--csv").splitlines()
+    assert head.startswith("month,release,customer,currency,requests")
+    assert len(rows) == 2, "a release and a fee"
+    assert "plan:pro@1" in said("statement")
+    nothing = said("statement", "--month", "2020-01")
+    assert "Nothing was used or spent" in nothing
+
+
+def test_a_cell_of_a_csv_is_no_formula() -> None:
+    text = io.StringIO()
+    write_csv([{"name": "=1+1", "amount": "-3.50", "other": "-x"}], text)
+    assert text.getvalue() == "name,amount,other\n'=1+1,-3.50,'-x\n"
