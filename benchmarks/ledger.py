@@ -1,6 +1,7 @@
 """How fast the ledger is, beside the floor that the disk sets. One run, one disk, one table.
 
     python benchmarks/ledger.py                         pairs a second, SQLite and PostgreSQL
+    python benchmarks/ledger.py --pairs 20000           pairs a second and processor time of each
     python benchmarks/ledger.py --memory 1000000        memory over a million pairs
     python benchmarks/ledger.py --lookups 1000000 10000000   balance look-ups by size of the book
 
@@ -207,6 +208,18 @@ def memory(pairs: int, folder: Path) -> None:
     print(f"{done:9,} pairs  {resident():7.1f} MiB at the end; the file is {size:,.0f} MiB")
 
 
+def processor(pairs: int, folder: Path) -> None:
+    """Prints pairs a second and the processor's time for one, with 64 callers on SQLite."""
+    with open_ledger(folder / "pairs.db") as ledger:
+        prepare(ledger)
+        run(load(ledger, 64, 0.5))
+        done, begun, used = 0, time.perf_counter(), time.process_time()
+        while done < pairs:
+            done += run(load(ledger, 64, 0.5))[0]
+        spent, used = time.perf_counter() - begun, time.process_time() - used
+    print(f"{done / spent:9,.0f} pairs/s  {used / done * 1e6:7.2f} µs of processor a pair")
+
+
 def fill(path: Path, entries: int) -> None:
     """Grows the book to ``entries`` journal entries, unsynced, as fast as it goes."""
     store = SqliteStore(path, new_id("epoch-"), time.time_ns())
@@ -255,6 +268,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--stores", nargs="+", default=["sqlite", "postgres"])
+    parser.add_argument("--pairs", type=int, metavar="PAIRS")
     parser.add_argument("--memory", type=int, metavar="PAIRS")
     parser.add_argument("--lookups", type=int, nargs="+", metavar="ENTRIES")
     parser.add_argument("--folder", type=Path, help="where the books are made: the disk to measure")
@@ -262,7 +276,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="avocado-bench-", dir=options.folder))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     try:
-        if options.memory:
+        if options.pairs:
+            processor(options.pairs, folder)
+        elif options.memory:
             memory(options.memory, folder)
         elif options.lookups:
             lookups(options.lookups, folder)
