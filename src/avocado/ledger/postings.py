@@ -212,7 +212,10 @@ def _tax_share(row: Posting, amount: int) -> int:
 
 
 def _deposited(state: State, row: Posting) -> tuple[int, Reverse]:
-    left = min(row.amount - row.refunded, max(balance_of(state, transfer.wallet(row.tenant)), 0))
+    room = balance_of(state, transfer.wallet(row.tenant))
+    if row.pays:  # what it paid was used on credit, and is owed again
+        room += state.need(Customer, row.tenant).credit_limit
+    left = min(row.amount - row.refunded, max(room, 0))
 
     def back(amount: int) -> transfer.Legs:
         legs = transfer.deposit(row.tenant, row.currency, amount, _tax_share(row, amount))
