@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from avocado.billing.credit_notes import complete
+from avocado.billing.credit_notes import complete, issue_credit_note
 from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
+from avocado.billing.payment import came_back, net_back
+from avocado.billing.profile import change_profile
 from avocado.billing.receivables import (
     open_invoices,
     pay_invoice,
@@ -23,6 +25,7 @@ from avocado.billing.receivables import (
 from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
 from avocado.errors import Refused
 from avocado.ledger import operation as o
+from avocado.ledger.errors import LedgerError
 from avocado.ledger.reader import Document
 from avocado.terms.usage import Usage
 from tests.billing.shop import Shop, table
@@ -75,6 +78,32 @@ def test_a_payment_brings_net_to_the_wallet_and_tax_to_the_office(shop: Shop) ->
     shop.go_to("2026-11-02")
     invoice = shop.invoice("2026-10")
     assert (invoice.settled, invoice.debt_after, invoice.net_minor) == (1000 * CENT, 3 * EURO, 300)
+
+
+def test_a_payment_that_bounced_is_owed_again_as_far_as_there_is_credit(shop: Shop) -> None:
+    """It paid for what was used on credit, so nothing of it is in the wallet."""
+    document = billed(shop, 1000)
+    for deposit in ("debit-1", "debit-2"):
+        pay_invoice(shop.reader, shop.do, document, None, deposit, deposit_id=deposit)
+        shop.refund(deposit)
+        assert receivable(shop.reader, document).due_minor == 1190
+        assert shop.reader.balance("acme").wallet == -10 * EURO
+        assert shop.reader.accounts()["taxes:EUR"] == 0
+    pay_invoice(shop.reader, shop.do, document, None, "debit-3", deposit_id="debit-3")
+    spend(shop, 9500)
+    with pytest.raises(LedgerError, match=f"at most {5 * EURO} "):
+        shop.refund("debit-3", 10 * EURO)
+    shop.go_to("2026-11-02")
+    invoice = shop.invoice("2026-10")
+    assert (invoice.net_minor, invoice.settled, invoice.debt_after) == (9500, 10 * EURO, 95 * EURO)
+
+
+def test_a_payment_of_tax_alone_waits_for_the_next(shop: Shop) -> None:
+    document = billed(shop, 1000)
+    pay(shop, document, 3)
+    with pytest.raises(Refused, match="pays nothing but tax"):
+        pay(shop, document, 1, "bank 2")
+    assert pay(shop, document, None, "bank 3") == 0
 
 
 def test_a_payment_that_went_back_is_due_again(shop: Shop) -> None:
@@ -194,6 +223,72 @@ def test_a_note_is_what_a_provider_paid_back_to_the_coin(shop: Shop) -> None:
     shop.do(o.Refund(id="re-last", of=deposit, reason="asked"))
     note = credit_note_from(shop.credit(document.id, refund="re-last"))
     assert (note.net_minor, note.gross_minor) == (5000 - net, 5950 - net - taxes)
+
+
+def test_a_refund_that_was_cut_off_before_its_note_gets_it(shop: Shop) -> None:
+    """Whatever is asked for next, and in whatever words; nothing goes back twice."""
+    settle_in(shop)
+    deposit = shop.deposit(50 * EURO, tax=950 * CENT)
+    now = shop.clock.now()
+    document = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+
+    def dies(operation: o.AnyOperation) -> Any:
+        assert not isinstance(operation, o.File), "the process dies"
+        return shop.do(operation)
+
+    for credited, asked in ((2000, 2000), (1000, None)):
+        with pytest.raises(AssertionError, match="dies"):
+            issue_credit_note(
+                shop.reader,
+                dies,
+                shop.issuer,
+                document.id,
+                "first",
+                "test",
+                now=now,
+                net_minor=credited,
+            )
+        if asked == credited:
+            note = shop.credit(document.id, net_minor=asked, reason="second")
+        else:
+            with pytest.raises(
+                Refused, match=r"/2 is on record now, for 10\.00 EUR that were paid"
+            ):
+                shop.credit(document.id, net_minor=asked, reason="second")
+            note = list(shop.reader.documents("credit-note"))[-1]
+        assert (note.content["net_minor"], note.content["reason"]) == (credited, "first")
+    accounts = shop.reader.accounts()
+    assert (accounts["wallet:acme"], accounts["taxes:EUR"]) == (20 * EURO, 380 * CENT)
+    assert shop.credit(document.id).content["net_minor"] == 2000
+
+
+def test_a_refund_whose_money_came_back_has_its_invoice(shop: Shop) -> None:
+    """It is parts of coins, at the rate of its payment, whoever the customer is by now."""
+    settle_in(shop)
+    shop.do(
+        o.Deposit(id="pay_pi_1", tenant="acme", amount=20 * EURO, currency="EUR", tax=380 * CENT)
+    )
+    now = shop.clock.now()
+    first = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", "pay_pi_1", now)
+    net = net_back(20 * EURO, 380 * CENT, 0, 777 * CENT)
+    shop.do(o.Refund(id="ref_re_1", of="pay_pi_1", amount=net, reason="refund re_1"))
+    note = credit_note_from(shop.credit(first.id, refund="ref_re_1"))
+    change_profile(shop.reader, shop.do, "acme", {"country": "US"}, "test")
+    back = o.Deposit(
+        id="back_ref_re_1",
+        tenant="acme",
+        amount=net,
+        currency="EUR",
+        reference=came_back("pi_1"),
+        tax=777 * CENT - net,
+    )
+    shop.do(back)
+    document = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", back.id, now)
+    invoice = invoice_from(document)
+    assert (note.gross_minor, invoice.gross_minor) == (777, 777)
+    assert (note.net_minor, invoice.net_minor) == (653, 653)
+    assert invoice.taxes[0].rate == 190_000
+    assert sum(line.nanos for line in invoice.lines) == invoice.total_nanos == 653 * CENT
 
 
 # -- credit notes of usage invoices --------------------------------------------------------------

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -368,6 +368,10 @@ def _credit_topup(
     deposit = subject.invoice.lines[0].item
     unit = unit_of(subject.invoice.currency)
     coins, tax = subject.left if net_minor is None else net_minor, None
+    wanted = None
+    if refund is None and (made := posting(reader, _under(subject.next_id, deposit))) is not None:
+        entry: Any = made.entry  # somebody was cut off before the paper: it comes first
+        wanted, refund, reason = coins, str(entry.id), str(entry.reason)
     if refund is not None:
         coins, tax = _went_back(reader, subject, refund)
     _check_left(subject, coins)
@@ -384,7 +388,14 @@ def _credit_topup(
                 ) from error
             raise
     note = _lay_down(issuer, subject, None, coins, reason, day_at(now), tax)
-    return _file(reader, do, subject, replace(note, refund=refund), actor)
+    filed = _file(reader, do, subject, replace(note, refund=refund), actor)
+    if wanted not in (None, coins):
+        shown = f"{decimal(coins, note.digits)} {note.currency}"
+        raise Refused(
+            f"{filed.id} is on record now, for {shown} that were paid back before and cut off: ask "
+            "again for what is missing"
+        )
+    return filed
 
 
 def _went_back(reader: Reader, subject: _Subject, refund: str) -> tuple[int, int]:

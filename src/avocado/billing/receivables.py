@@ -131,6 +131,10 @@ def pay_invoice(
         due = decimal(now.due_minor, now.invoice.digits)
         raise Refused(f"of {document.id} {due} {now.invoice.currency} are due: pay at most that")
     net, tax = payment_parts(now.invoice, now.paid_minor, coins)
+    if not net:
+        raise Refused(
+            f"that pays nothing but tax of {document.id}: record it with the next payment"
+        )
     do(
         Deposit(
             id=id_,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from avocado.billing.books import buyer_and_language, posting
 from avocado.billing.closing import file_once
 from avocado.billing.invoices import (
@@ -17,11 +19,14 @@ from avocado.billing.invoices import (
     InvoiceDocument,
     TaxSum,
     content_of,
+    invoice_from,
 )
 from avocado.billing.issuer import Issuer
 from avocado.billing.months import day_at
+from avocado.billing.payment import CRUMBS, came_back
+from avocado.billing.payment import deposit_id as paid_as
 from avocado.billing.record import Do
-from avocado.billing.rounding import decimal, unit_of
+from avocado.billing.rounding import decimal, nearest, unit_of
 from avocado.billing.tax import Sale
 from avocado.errors import Refused
 from avocado.ledger.entry import Deposited
@@ -82,6 +87,8 @@ def issue_topup_invoice(
     record, entry = _deposit(reader, tenant, deposit_id)
     net, tax = _coins(entry)
     if taxes is None:
+        taxes = _of_payment(reader, entry, net, tax)
+    if taxes is None:
         taxes = quote_topup(reader, issuer, tenant, net, day_at(record.at))
     quoted = sum(each.base_minor for each in taxes), sum(each.amount_minor for each in taxes)
     if quoted != (net, tax):
@@ -118,11 +125,29 @@ def _deposit(reader: Reader, tenant: str, deposit_id: str) -> tuple[Record, Depo
 
 
 def _coins(entry: Deposited) -> tuple[int, int]:
-    """(net, tax) of a deposit. Raises Refused for parts of a coin, which nobody can pay."""
+    """(net, tax) of a deposit. Raises Refused for parts of a coin, which nobody can pay. Of a refund
+    whose money came back only the sum is whole (``payment.net_back``)."""
     unit = unit_of(entry.currency)
-    if entry.amount % unit or entry.tax % unit:
+    gross, rest = nearest(entry.amount + entry.tax, unit)
+    net = nearest(entry.amount, unit)[0]
+    parts = entry.amount % unit or entry.tax % unit
+    crumbs = CRUMBS if entry.reference.endswith(came_back("")) else 0
+    if abs(rest) > crumbs or (parts and not crumbs):
         raise Refused(f"deposit {entry.id} is no whole number of coins: it has no invoice")
-    return entry.amount // unit, entry.tax // unit
+    return net, gross - net
+
+
+def _of_payment(reader: Reader, entry: Deposited, net: int, tax: int) -> tuple[TaxSum, ...] | None:
+    """The tax of a refund whose money came back: as its payment was taxed. None for any other
+    deposit, and where there were several rates."""
+    payment = entry.reference.removesuffix(came_back(""))
+    if payment == entry.reference:
+        return None
+    document = reader.document(topup_id(entry.tenant, paid_as(payment)))
+    taxes = () if document is None else invoice_from(document).taxes
+    if len(taxes) != 1:
+        return None
+    return (replace(taxes[0], base_minor=net, amount_minor=tax),)
 
 
 def _lay_down(
@@ -136,7 +161,8 @@ def _lay_down(
     seller = issuer.named()
     buyer, language = buyer_and_language(reader, reader.customer(entry.tenant))
     net, tax = _coins(entry)
-    line = DocumentLine("topup", "top-up", entry.amount, net, item=entry.id, text=entry.reference)
+    nanos = net * unit_of(entry.currency)
+    line = DocumentLine("topup", "top-up", nanos, net, item=entry.id, text=entry.reference)
     return InvoiceDocument(
         type="top-up",
         series=seller.invoice_series,
@@ -153,7 +179,7 @@ def _lay_down(
         after_seq=record.seq - 1,
         until_seq=record.seq,
         lines=(line,),
-        total_nanos=entry.amount,
+        total_nanos=nanos,
         net_minor=net,
         taxes=taxes,
         gross_minor=net + tax,
