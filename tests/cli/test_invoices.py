@@ -171,6 +171,8 @@ def test_credit_notes(business: Path, avocado: Avocado) -> None:
     assert len(value(business, avocado, "invoices", "list", "acme")) == 3
     note = avocado(business, "invoices", "pay", "AV-CN-000001", "--reference", "x")
     assert "credit note" in note.err
+    again = avocado(business, "invoices", "credit", "AV-CN-000001", "--reason", "x")
+    assert "AV-CN-000001 is a credit note" in again.err
     assert avocado(business, "verify", "--deep").code == 0
 
 
@@ -224,6 +226,22 @@ def test_topups(business: Path, avocado: Avocado) -> None:
     assert again["number"] == made["number"]
     assert "has no deposit" in avocado(business, "invoices", "topup", "beta", "bank-1").err
     assert value(business, avocado, "invoices", "close")["closed"] == 2
+
+
+def test_a_bank_transfer(business: Path, avocado: Avocado) -> None:
+    introduce(business, avocado)
+    words = ("invoices", "topup", "acme", "--gross", "119", "--reference", "bank 7")
+    made = value(business, avocado, *words)
+    assert (made["net_minor"], made["gross_minor"], made["open_minor"]) == (10_000, 11_900, 0)
+    assert value(business, avocado, *words)["number"] == made["number"]
+    net = ("invoices", "topup", "beta", "--net", "20", "--reference", "bank 8")
+    assert value(business, avocado, *net)["gross_minor"] == 2000  # reverse charge
+    for wrong in (("--gross", "5"), ("--reference", "x"), ("dep", "--net", "5"), ()):
+        assert avocado(business, "invoices", "topup", "acme", *wrong).code == 2
+    parts = ("invoices", "topup", "acme", "--net", "0.005", "--reference", "bank 9")
+    assert "no whole number of coins" in avocado(business, *parts).err
+    assert value(business, avocado, "invoices", "close")["closed"] == 2
+    assert avocado(business, "verify", "--deep").code == 0
 
 
 def test_through_a_running_server(business: Path, avocado: Avocado) -> None:

@@ -243,6 +243,8 @@ def credit(out: Output, invoice: str, reason: str, amount: Money | None, line: s
     workspace = workspace_here()
     with reading(workspace) as reader, writing(workspace) as do:
         document = find_document(reader, invoice)
+        if document.kind != "invoice":
+            raise Refused(f"{invoice} is a credit note: credit the invoice that it is of")
         note = issue_credit_note(
             reader,
             do,
@@ -259,15 +261,44 @@ def credit(out: Output, invoice: str, reason: str, amount: Money | None, line: s
 
 @invoices.command("topup")
 @click.argument("customer")
-@click.argument("deposit")
+@click.argument("deposit", required=False)
+@click.option("--gross", type=Amount(), help="What CUSTOMER paid, with tax.")
+@click.option("--net", type=Amount(), help="Or the credit that it gets; its tax comes on top.")
+@click.option("--reference", help="Names the payment, such as the bank's line.")
 @with_output
-def top_up(out: Output, customer: str, deposit: str) -> None:
-    """Make the invoice of DEPOSIT, prepaid credit that CUSTOMER paid. Payment providers' top-ups
-    have theirs already."""
+def top_up(
+    out: Output,
+    customer: str,
+    deposit: str | None,
+    gross: Money | None,
+    net: Money | None,
+    reference: str | None,
+) -> None:
+    """Record that CUSTOMER bought prepaid credit, by bank transfer for instance: the credit, its
+    tax, and its invoice, which is paid. The same reference again changes nothing.
+
+    With DEPOSIT, the id of one that came with its tax: only the invoice is made. Payment providers'
+    top-ups have theirs already.
+    """
+    from avocado.billing.bank_topup import net_of_gross, record_topup
     from avocado.billing.topups import issue_topup_invoice
 
+    if [deposit, gross, net].count(None) != 2:
+        raise click.UsageError("give --gross, --net or a DEPOSIT: one of them")
+    if (deposit is None) != (reference is not None):
+        raise click.UsageError("--reference names the payment of --gross or --net")
     workspace = workspace_here()
     with reading(workspace) as reader, writing(workspace) as do:
         now, issuer = time.time_ns(), issuer_of(workspace)
-        document = issue_topup_invoice(reader, do, issuer, customer, deposit, now, actor=operator())
-        _tell(out, reader, document)
+        if deposit is not None:
+            made = issue_topup_invoice(reader, do, issuer, customer, deposit, now, actor=operator())
+        else:
+            currency, day = reader.customer(customer).currency, day_at(now)
+            given = gross or net
+            assert given is not None
+            assert reference is not None
+            coins = in_coins(given, currency)
+            if gross is not None:
+                coins = net_of_gross(reader, issuer, customer, coins, day)
+            made = record_topup(reader, do, issuer, customer, coins, reference, now, operator())
+        _tell(out, reader, made)
