@@ -37,6 +37,7 @@ def keep_up(console: Console) -> Iterator[None]:
             except Exception:
                 log.exception("the clerk failed")
 
+    console.threads.submit(lambda: _fill_daybook(console))  # before somebody waits for a page
     thread = threading.Thread(target=keep, name="clerk", daemon=True)
     thread.start()
     try:
@@ -44,3 +45,11 @@ def keep_up(console: Console) -> Iterator[None]:
     finally:
         over.set()
         thread.join(30)
+
+
+def _fill_daybook(console: Console) -> None:
+    """Takes up what the ledger wrote while no console ran: seconds after a million requests."""
+    try:
+        console.threads.daybook()
+    except (Refused, LedgerError) as error:
+        log.warning("the daybook is not up to date: %s", error)

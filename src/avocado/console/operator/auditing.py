@@ -17,7 +17,7 @@ from avocado.billing.daybook import Listed
 from avocado.cli.limits import change_in_words
 from avocado.console import events
 from avocado.console.operator.doors import DOORS
-from avocado.console.operator.overview import currency_of, daybook
+from avocado.console.operator.overview import currency_of
 from avocado.console.page import Nav, Pages, Values, Visit
 from avocado.errors import Refused
 from avocado.ledger import entry as e
@@ -111,8 +111,8 @@ def _cursor(text: str) -> tuple[int, int]:
 def _of_ledger(
     visit: Visit, before: tuple[int, int], kinds: tuple[str, ...], tenant: str | None
 ) -> list[Line]:
-    with daybook(visit) as book:
-        listed = book.entries(before, MOST + 1, kinds, tenant)
+    book = visit.daybook
+    listed = book.entries(before, MOST + 1, kinds, tenant)
     currency = currency_of(visit)
     return [_entry_line(each, visit.reader.entry(each.seq), currency) for each in listed]
 

@@ -10,7 +10,7 @@ from avocado.cli.book import shelf
 from avocado.console import chart, links, people
 from avocado.console.operator.doors import DOORS
 from avocado.console.operator.money import decimal
-from avocado.console.operator.overview import currency_of, daybook, today
+from avocado.console.operator.overview import currency_of, today
 from avocado.console.page import Nav, Pages, Values, Visit
 from avocado.ledger import entry as e
 from avocado.ledger.rows import COLUMNS, HoldRow
@@ -51,10 +51,10 @@ def customers(visit: Visit) -> Values:
     only = visit.query.get("state", "")
     start = visit.query.number("from", 0, 0, 10**9)
     month = today(visit).strftime("%Y-%m")
-    with daybook(visit) as book:
-        spent = {
-            row.tenant: row for row in book.months(by=("tenant",), since=month) if row.day == month
-        }
+    book = visit.daybook
+    spent = {
+        row.tenant: row for row in book.months(by=("tenant",), since=month) if row.day == month
+    }
     everybody = visit.reader.customers()
     found = [
         each
@@ -116,9 +116,9 @@ def customer(visit: Visit) -> Values:
     tenant = visit.path["tenant"]
     page = visit.reader.customer(tenant)
     now = today(visit)
-    with daybook(visit) as book:
-        months = book.months(tenant)
-        listed = book.entries(most=NEWEST, kinds=MONEY, tenant=tenant)
+    book = visit.daybook
+    months = book.months(tenant)
+    listed = book.entries(most=NEWEST, kinds=MONEY, tenant=tenant)
     database = visit.console.threads.database()
     subject = f"customer:{tenant}"
     policy = policies(visit, [subject]).get(subject)

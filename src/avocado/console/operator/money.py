@@ -17,7 +17,7 @@ from avocado.billing.statement import By, Statement
 from avocado.cli.statements import draw_statement, write_csv
 from avocado.console.operator.acting import record
 from avocado.console.operator.doors import DOORS
-from avocado.console.operator.overview import currency_of, daybook, today
+from avocado.console.operator.overview import currency_of, today
 from avocado.console.page import Download, Nav, Pages, Redirect, Reply, Values, Visit
 from avocado.errors import Refused
 from avocado.terms.money import Money, MoneyError
@@ -43,8 +43,8 @@ def _drawn(visit: Visit) -> Statement:
 
 def months(visit: Visit) -> list[str]:
     """Months that have usage, newest first, and the current one."""
-    with daybook(visit) as book:
-        found = {row.day or "" for row in book.months()}
+    book = visit.daybook
+    found = {row.day or "" for row in book.months()}
     return sorted(found | {today(visit).strftime("%Y-%m")}, reverse=True)
 
 

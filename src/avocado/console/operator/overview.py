@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from avocado.billing.daybook import FILE, Daybook, MoneySum, UsageSum, open_daybook
+from avocado.billing.daybook import MoneySum, UsageSum
 from avocado.cli.statements import draw_statement
 from avocado.console import chart
 from avocado.console.operator.doors import DOORS
@@ -18,18 +18,11 @@ from avocado.errors import Refused
 from avocado.terms.money import NANO
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from markupsafe import Markup
 
 PAGES = Pages()
 DAYS: Final = 30
 """Of the charts."""
-
-
-def daybook(visit: Visit) -> AbstractContextManager[Daybook]:
-    """The workspace's daybook, with all in it that the ledger has now."""
-    return open_daybook(visit.console.workspace.state / FILE, visit.reader)
 
 
 def today(visit: Visit) -> date:
@@ -91,12 +84,12 @@ def figures(visit: Visit) -> Values:
     month = now.strftime("%Y-%m")
     last = (now.replace(day=1) - timedelta(days=1)).replace(day=1)
     until_then = min(last + timedelta(days=now.day), now.replace(day=1))
-    with daybook(visit) as book:
-        this = book.usage(since=f"{month}-01", by=("day", "currency"))
-        fees = book.money(since=f"{month}-01")
-        then = (last.isoformat(), until_then.isoformat())
-        before = book.usage(None, *then, by=("day", "currency"))
-        fees_before = book.money(None, *then)
+    book = visit.daybook
+    this = book.usage(since=f"{month}-01", by=("day", "currency"))
+    fees = book.money(since=f"{month}-01")
+    then = (last.isoformat(), until_then.isoformat())
+    before = book.usage(None, *then, by=("day", "currency"))
+    fees_before = book.money(None, *then)
     days = [row for row in this if row.day == now.isoformat()]
     values: dict[str, object] = {
         "month": month,
@@ -124,10 +117,10 @@ def charts(visit: Visit) -> Values:
     first = now - timedelta(days=DAYS - 1)
     days = [(first + timedelta(days=each)).isoformat() for each in range(DAYS)]
     month = now.strftime("%Y-%m")
-    with daybook(visit) as book:
-        rows = book.usage(since=days[0], by=("day", "offer", "currency"))
-        top = book.top_customers(month, 8)
-        empty = book.span() is None
+    book = visit.daybook
+    rows = book.usage(since=days[0], by=("day", "offer", "currency"))
+    top = book.top_customers(month, 8)
+    empty = book.span() is None
     names = {each.tenant: each.name for each in visit.reader.customers()} if top else {}
     say = visit.formats
     revenue = [row for row in rows if row.currency == currency]

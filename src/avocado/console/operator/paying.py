@@ -10,7 +10,6 @@ from avocado.billing.payments import settle_problem, troubles
 from avocado.billing.provider import API_KEY, WEBHOOK_SECRET
 from avocado.console.operator.acting import ask_first, reason_of, record
 from avocado.console.operator.doors import DOORS
-from avocado.console.operator.overview import daybook
 from avocado.console.page import Nav, NotFound, Pages, Redirect, Reply, Values, Visit
 from avocado.ledger import entry as e
 
@@ -27,8 +26,8 @@ NEWEST = 30
 def payments(visit: Visit) -> Values:
     """The provider's state, deposits, open questions and disputes."""
     config = visit.console.workspace.config.payments
-    with daybook(visit) as book:
-        listed = book.entries(most=NEWEST, kinds=("Deposited",))
+    book = visit.daybook
+    listed = book.entries(most=NEWEST, kinds=("Deposited",))
     found = [record for each in listed if (record := visit.reader.entry(each.seq)) is not None]
     return {
         "configured": config is not None,
