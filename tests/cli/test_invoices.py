@@ -228,6 +228,12 @@ def test_topups(business: Path, avocado: Avocado) -> None:
     assert value(business, avocado, "invoices", "close")["closed"] == 2
 
 
+def test_credit_given_by_hand_says_that_it_brings_no_tax(business: Path, avocado: Avocado) -> None:
+    assert "No tax came with it" in avocado(business, "credit", "acme", "5").out
+    (business / "avocado.toml").write_text('name = "Shop"\ncurrency = "EUR"\n')
+    assert "tax" not in avocado(business, "credit", "acme", "5").out
+
+
 def test_a_bank_transfer(business: Path, avocado: Avocado) -> None:
     introduce(business, avocado)
     words = ("invoices", "topup", "acme", "--gross", "119", "--reference", "bank 7")

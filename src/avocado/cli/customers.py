@@ -385,15 +385,24 @@ def revoke(out: Output, key_id: str) -> None:
 @click.option("--reference", default="credit by the operator", help="Names the payment.")
 @with_output
 def credit(out: Output, customer: str, amount: Money, reference: str) -> None:
-    """Give CUSTOMER an AMOUNT of credit, in units of the workspace's currency, such as 5.00."""
+    """Give CUSTOMER an AMOUNT of credit, in units of the workspace's currency, such as 5.00.
+
+    It comes without tax and without an invoice: where [tax] is set, enter what was paid with
+    avocado invoices topup. A present is avocado ledger grant.
+    """
     if not amount.nanos:
         raise click.BadParameter("an amount of zero changes nothing", param_hint="AMOUNT")
     workspace = workspace_here()
     available = add_credit(workspace, customer, amount, reference)
     given = Money(amount.nanos, workspace.config.currency)
+    lines = [f"Gave {customer} {given}; it can spend {available} now"]
+    if workspace.config.tax.kind != "none":
+        lines.append(
+            "No tax came with it: a purchase is avocado invoices topup, a present avocado ledger "
+            "grant"
+        )
     out.result(
-        {"customer": customer, "credit": given.decimal(), "available": available.decimal()},
-        f"Gave {customer} {given}; it can spend {available} now",
+        {"customer": customer, "credit": given.decimal(), "available": available.decimal()}, *lines
     )
 
 
