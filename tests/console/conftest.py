@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -56,11 +58,35 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "hasher", quick_hasher)
 
 
+@cache
+def _template() -> Path:
+    """A shop that is made once and copied for each test; the folder goes with the process."""
+    folder = Path(_templates.name) / "shop"
+    Workspace.create(folder, "Shop")
+    _configure(folder, "")
+    _fill(Workspace.open(folder))
+    return folder
+
+
+_templates = tempfile.TemporaryDirectory(prefix="avocado-console-")
+
+
 def make_shop(folder: Path, more: str = "") -> Workspace:
     """Two customers with a key, money and a charge each; one model; nothing that loads weights."""
-    Workspace.create(folder, "Shop")
+    if "[ledger]" in more:
+        Workspace.create(folder, "Shop")
+        _configure(folder, more)
+        return _fill(Workspace.open(folder))
+    shutil.copytree(_template(), folder)
+    _configure(folder, more)
+    return Workspace.open(folder)
+
+
+def _configure(folder: Path, more: str) -> None:
     (folder / "avocado.toml").write_text(f'name = "Shop"\ncurrency = "EUR"\n{SELLER}\n{more}')
-    workspace = Workspace.open(folder)
+
+
+def _fill(workspace: Workspace) -> Workspace:
     with open_ledger(workspace.ledger) as ledger:
         ledger.do_now(o.PublishPrice(terms=PRICE.terms()))
         for tenant in ("acme", "globex"):

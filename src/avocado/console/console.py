@@ -61,8 +61,9 @@ class Console:
         self.stopping = threading.Event()
         """Set when the process is to end: streams end by themselves."""
         open_store(self.place).close()
-        with self.writing():
-            pass  # there is a ledger to read, from now on
+        if not (isinstance(workspace.ledger, Path) and workspace.has_ledger):
+            with self.writing():
+                pass  # there is a ledger to read, from now on
 
     @property
     def secure(self) -> bool:
