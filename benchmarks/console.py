@@ -183,9 +183,12 @@ SKIPPED = ("/operator/invoice",)
 def console(folder: Path) -> Iterator[str]:
     """``avocado console`` as its own process; yields its address."""
     command = [sys.executable, "-m", "avocado", "console", "--port", "0", "--json"]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    with (
+        (folder / "console.log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             text = ""
@@ -247,7 +250,7 @@ def measure(workspace: Workspace, tenant: str, times: int) -> dict[str, list[flo
         for _ in range(times):
             for page in wanted:
                 status, seconds, _ = fetch(connection, page.path, tokens[page.role])
-                assert status == 200, (page, status)
+                assert status == 200, f"{page.path} answered {status}: see console.log"
                 found.setdefault(page.path, []).append(seconds)
     return found
 
