@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from avocado.errors import Refused
 from avocado.lineage import KINDS, Json, Manifest, digest_folder, walk
 
 STATE = ".avocado"
+URL_SUFFIX = ".url"
+"""Of the file beside a server's admin socket that says where it listens."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -265,6 +267,15 @@ class Workspace:
     def admin_sockets(self) -> list[Path]:
         """Of all servers that run here, or did not leave in good order."""
         return sorted(self.state.glob("admin*.sock"))
+
+    def server_urls(self) -> list[str]:
+        """Where servers of this workspace said that they listen; one that was killed says so too,
+        until another one starts."""
+        found = []
+        for path in sorted(self.state.glob(f"admin*{URL_SUFFIX}")):
+            with suppress(OSError):  # it has just stopped
+                found.append(path.read_text("utf-8").strip())
+        return found
 
     def pepper(self) -> bytes:
         """The secret under which keys are hashed: outside the database, 0600."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,7 @@ from avocado.cli.arguments import workspace_here
 from avocado.cli.output import Output, with_output
 from avocado.configuration import CONFIG
 from avocado.errors import Refused
-from avocado.workspace import Workspace
+from avocado.workspace import URL_SUFFIX, Workspace, write_atomically
 
 if TYPE_CHECKING:
     from avocado.gateway.server import Settings
@@ -66,8 +67,11 @@ def serve(out: Output, host: str | None, port: int | None) -> None:
         raise Refused("nothing is offered yet: release a checkpoint with: avocado release")
     settings = server_settings(workspace, host, port)
     stock = WorkspaceStock(workspace)
+    told: list[Path] = []
 
     def ready(url: str) -> None:
+        told.append(settings.admin_socket.with_suffix(URL_SUFFIX))
+        write_atomically(told[0], f"{url}\n".encode())
         if out.json:
             out.result({"url": url, "models": offered})
         else:
@@ -78,4 +82,8 @@ def serve(out: Output, host: str | None, port: int | None) -> None:
         sys.stderr.buffer.write(line)
         sys.stderr.flush()
 
-    run(settings, {}, dict, ready, log, stock)
+    try:
+        run(settings, {}, dict, ready, log, stock)
+    finally:
+        for each in told:
+            each.unlink(missing_ok=True)

@@ -17,6 +17,10 @@ from markupsafe import Markup
 
 WIDTH: Final = 1000
 HEIGHT: Final = 200
+WIDEST: Final = 80
+"""Of a bar: a few of them are no walls."""
+FEW: Final = 6
+"""Labels of an axis that all have room in the middle of their bars."""
 COLOURS: Final = 6
 """Classes of the style sheet: ``bar-1`` … ``bar-6``; the last is grey, for "others"."""
 MOST_LABELS: Final = 5
@@ -69,10 +73,11 @@ def bars(
     ]
     shown = _thinned(labels)
     axis = Markup("").join(Markup("<span>{}</span>").format(each) for each in shown)
+    few = " few" if len(labels) <= FEW else ""
     return _chart(
         Markup("").join(slots),
         [say(value) for value in (top, top / 2, 0)],
-        Markup('<div class="x" aria-hidden="true">{}</div>').format(axis),
+        Markup('<div class="x{}" aria-hidden="true">{}</div>').format(few, axis),
         _legend([each.name for each in series], "bar"),
         _table(labels, series, say, caption),
         caption,
@@ -84,7 +89,8 @@ def _slot(
     place: int, count: int, label: str, series: Sequence[Series], say: Say, top: float
 ) -> Markup:
     step = WIDTH / count
-    left, width = place * step + step * 0.16, step * 0.68
+    width = min(step * 0.68, WIDEST)
+    left = place * step + (step - width) / 2
     told = [
         f"{each.name}: {say(each.values[place])}" if each.name else say(each.values[place])
         for each in series

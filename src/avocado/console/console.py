@@ -78,13 +78,24 @@ class Console:
     @property
     def api_url(self) -> str:
         """How customers reach the paid API, without a slash at its end."""
-        serve = self.workspace.config.serve
-        given = self.config.api_url or f"http://{_reachable(serve.host)}:{serve.port}"
+        given = self.config.api_url or self.gateway_url
         return given.rstrip("/").removesuffix("/v1")
 
     @property
     def gateway_url(self) -> str:
-        """How this process reaches the paid API: straight, where both run on one machine."""
+        """How this process reaches the paid API: straight, where both run on one machine. A server
+        that was started at another port than avocado.toml names says where it is."""
+        told = self.server_urls()
+        return self.configured_url if not told or self.configured_url in told else told[0]
+
+    def server_urls(self) -> list[str]:
+        """Where running servers of this workspace said that they listen, as reached from here."""
+        found = [urlsplit(each) for each in self.workspace.server_urls()]
+        return [f"http://{_reachable(each.hostname or '')}:{each.port}" for each in found]
+
+    @property
+    def configured_url(self) -> str:
+        """Where avocado.toml says that the paid API is."""
         serve = self.workspace.config.serve
         return f"http://{_reachable(serve.host)}:{serve.port}"
 

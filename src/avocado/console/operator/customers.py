@@ -66,6 +66,11 @@ def customers(visit: Visit) -> Values:
     found.sort(key=lambda each: (-net.get(each.tenant, 0), each.tenant))
     shown = found[start : start + MOST]
     plans = policies(visit, [f"customer:{each.tenant}" for each in shown])
+    subscribed = {
+        each.tenant: sub.plan
+        for each in shown
+        if (sub := subscription(visit.reader, each.tenant)) is not None and sub.entitled
+    }
     rows = []
     for each in shown:
         used = spent.get(each.tenant)
@@ -74,7 +79,7 @@ def customers(visit: Visit) -> Values:
             Listed(
                 each,
                 visit.reader.balance(each.tenant),
-                policy.plan if policy else None,
+                (policy.plan if policy else None) or subscribed.get(each.tenant),
                 used.net if used else 0,
                 used.requests if used else 0,
             )

@@ -161,20 +161,13 @@ def _buckets(samples: Iterable[Sample]) -> dict[float, float]:
     return found
 
 
-def addresses(console: Console) -> list[str]:
-    """Where servers of this workspace may listen on this machine: the configured port, and those
-    that the names of their admin sockets tell."""
-    base = console.gateway_url
-    host = urlsplit(base).hostname or "127.0.0.1"
-    shown = f"[{host}]" if ":" in host else host
-    ports = [path.stem.removeprefix("admin-") for path in console.workspace.admin_sockets()]
-    return [base, *(f"http://{shown}:{port}" for port in ports if port.isdigit())]
-
-
 def ask(console: Console) -> Gauges | None:
-    """What the running servers say; None where none runs."""
-    urls = dict.fromkeys(addresses(console))
-    return sum_up([text for url in urls if (text := _fetch(url)) is not None])
+    """What the running servers say; None where none runs. One that did not tell where it listens
+    may be where avocado.toml has it."""
+    told = [text for url in console.server_urls() if (text := _fetch(url)) is not None]
+    if not told and (text := _fetch(console.configured_url)) is not None:
+        told.append(text)
+    return sum_up(told)
 
 
 def _fetch(url: str) -> str | None:

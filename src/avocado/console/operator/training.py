@@ -151,6 +151,8 @@ def _curves(visit: Visit, key: str, curves: Sequence[chart.Curve]) -> Markup:
     caption = chart.Caption(title, visit.t("op_run.step"), visit.t("do.as_table"))
 
     def number(value: float) -> str:
+        if value == 0:
+            return "0"
         if 0 < abs(value) < 0.001:
             return f"{value:.1e}"
         return say.fixed(value, 0 if abs(value) >= 100 else 3)
