@@ -81,7 +81,7 @@ class History:
         self.ids.append(self.shop.use(sheet=sheet, usage=usage_of(self.random), batch=batch))
 
     def leave_open(self) -> None:
-        self.open.append(self.shop.hold(sheet=self.random.randint(0, 2), lifetime=10**18))
+        self.open.append(self.shop.hold(sheet=self.random.randint(0, 2), lifetime=7 * DAY))
 
     def deposit(self) -> None:
         amount = amount_of(self.random)
