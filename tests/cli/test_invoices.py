@@ -200,6 +200,60 @@ def test_exports(business: Path, avocado: Avocado) -> None:
     assert avocado(business, *both).code == 2
 
 
+def test_an_export_of_many_goes_on_and_says_what_it_cannot_write(
+    business: Path, avocado: Avocado
+) -> None:
+    pytest.importorskip("facturx")
+    value(business, avocado, "profile", "set", "beta", "--country", "FR")
+    (business / "avocado.toml").write_text(CONFIG.replace('kind = "table"', 'kind = "none"'))
+    value(business, avocado, "invoices", "close")  # acme has no country, and no tax asks for it
+    words = ("invoices", "export", "--month", LAST, "--format", "xml", "--out", "papers")
+    ran = avocado(business, *words, "--json")
+    told: Any = ran.json
+    assert (ran.code, told["documents"], told["there"]) == (1, 1, 0)
+    assert "BT-55" in told["refused"][0]["reason"]
+    (written,) = (business / "papers").iterdir()
+    before = written.stat().st_mtime_ns
+    again = avocado(business, *words)
+    assert (again.code, "1 were there already" in again.out) == (1, True)
+    assert f"refused: {told['refused'][0]['number']}: " in again.out
+    assert written.stat().st_mtime_ns == before
+    (business / "file").touch()
+    assert "exists" in avocado(business, *words[:-1], "file").err
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(business: Path, avocado: Avocado) -> None:
+    introduce(business, avocado)
+    value(business, avocado, "invoices", "close")
+    (business / "folder").mkdir()
+    for form, target, name in (("csv", "all.csv", "all.csv"), ("json", "folder", "AV-000001.json")):
+        words = ("invoices", "export", "--month", LAST, "--format", form, "--out", target)
+        file = business / name if form == "csv" else business / target / name
+        file.with_name(f".{name}.partial").symlink_to("/dev/full")
+        ran = avocado(business, *words)
+        said = f"{target} cannot be written: No space left on device"
+        assert (ran.code, said in ran.err) == (1, True), ran.err
+        assert not file.exists()
+        assert value(business, avocado, *words)["documents"] == 2
+        assert not list(business.rglob("*.partial"))
+
+
+def test_a_table_for_spreadsheets_has_commas(business: Path, avocado: Avocado) -> None:
+    introduce(business, avocado)
+    value(business, avocado, "profile", "set", "beta", "--company", "Bêta 北京; SARL")
+    value(business, avocado, "invoices", "close")
+    words = ("invoices", "export", "--format", "csv", "--decimal", "comma", "--out", "all.csv")
+    value(business, avocado, *words)
+    made = (business / "all.csv").read_bytes()
+    assert made.startswith(b"\xef\xbb\xbfnumber;document;")
+    rows = list(csv.DictReader(made.decode("utf-8-sig").splitlines(), delimiter=";"))
+    assert {row["name"] for row in rows} == {"acme", "Bêta 北京; SARL"}
+    assert {(row["net"], row["tax_percent"]) for row in rows} == {("10,00", "19"), ("10,00", "0")}
+    assert not any("." in row["amount"] + row["price_per_million"] for row in rows)
+    wrong = ("invoices", "export", "--format", "json", "--decimal", "comma", "--out", "x")
+    assert avocado(business, *wrong).code == 2
+
+
 def test_papers(business: Path, avocado: Avocado) -> None:
     pytest.importorskip("typst")
     pytest.importorskip("facturx")

@@ -2,7 +2,11 @@
 
 ``amount`` adds up to each document's net, prepaid and granted credit being negative rows of their
 own; credit notes are negative. What belongs to a document as a whole (net, tax, gross) stands in
-its first row alone, so that columns can be summed.
+its first row alone, so that columns of amounts can be summed.
+
+A table is RFC 4180 with decimal points, as programs read it; or, with ``comma``, as a spreadsheet
+opens it where people write 1,50: decimal commas, semicolons between cells, and UTF-8's mark (BOM)
+in front, without which Excel takes UTF-8 for the system's code page.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import IO, Final
 
 from avocado.billing.invoices import (
     CreditNoteDocument,
@@ -28,6 +32,11 @@ COLUMNS: Final = (
     *("price_per_million", "exact_amount", "amount"),
     *("net", "tax_category", "tax_percent", "tax", "gross", "paid_at_issue", "due_amount"),
 )
+_DECIMALS: Final = (
+    *("price_per_million", "exact_amount", "amount", "net", "tax_percent", "tax", "gross"),
+    *("paid_at_issue", "due_amount"),
+)
+BOM: Final = "\ufeff"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula at the start of a cell."""
 
@@ -131,8 +140,23 @@ def safe(text: str) -> str:
 def write_csv(documents: Iterable[tuple[AnyDocument, str]]) -> str:
     """A table of documents with their numbers, with a head, as RFC 4180."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS)
-    writer.writeheader()
-    for document, number in documents:
-        writer.writerows(rows(document, number))
+    write_table(out, documents)
     return out.getvalue()
+
+
+def write_table(
+    file: IO[str], documents: Iterable[tuple[AnyDocument, str]], comma: bool = False
+) -> int:
+    """Writes a table of documents with their numbers, with a head; returns how many there were."""
+    if comma:
+        file.write(BOM)
+    writer = csv.DictWriter(file, COLUMNS, delimiter=";" if comma else ",")
+    writer.writeheader()
+    count = 0
+    for document, number in documents:
+        count += 1
+        for row in rows(document, number):
+            if comma:
+                row |= {name: row[name].replace(".", ",") for name in _DECIMALS}
+            writer.writerow(row)
+    return count

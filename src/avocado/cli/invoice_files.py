@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from errno import EEXIST
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +29,19 @@ SUFFIX = {"factur-x": "pdf"}
 @click.command("export")
 @click.argument("invoice", required=False)
 @click.option("--customer", help="All of one customer, instead of one invoice.")
-@click.option("--month", type=Month(), help="Those of one month (UTC) only.")
+@click.option(
+    "--month",
+    type=Month(),
+    help="Usage invoices for this month, top-ups and credit notes issued in it (UTC).",
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="pdf", show_default=True)
+@click.option(
+    "--decimal",
+    type=click.Choice(("point", "comma")),
+    default="point",
+    show_default=True,
+    help="Of a CSV table. comma: as spreadsheets open it where people write 1,50.",
+)
 @click.option("--out", "target", type=EXISTING, required=True, help="A file; or a folder for many.")
 @with_output
 def export(
@@ -36,20 +50,51 @@ def export(
     customer: str | None,
     month: tuple[int, int] | None,
     form: str,
+    decimal: str,
     target: Path,
-) -> None:
+) -> int:
     """Write INVOICE, or many, as files: PDF, Factur-X (PDF with EN 16931 XML in it), EN 16931 XML,
-    JSON, or one CSV table with a row a line. Nothing is overwritten."""
+    JSON, or one CSV table with a row a line.
+
+    Nothing is overwritten. Of many, what is there already stays as it is, so an export that was
+    cut off goes on; what cannot be written in this format is said, and makes the exit code 1.
+    """
     if invoice is not None and (customer is not None or month is not None):
         raise click.UsageError("give an INVOICE, or --customer and --month, not both")
+    if decimal == "comma" and form != "csv":
+        raise click.UsageError("--decimal is of --format csv")
+    done = Done()
     with reading(workspace_here()) as reader:
         documents = _wanted(reader, invoice, customer, month)
-        if form == "csv":
-            count = _write_csv(documents, target)
-        else:
-            many = invoice is None or target.is_dir()
-            count = _write_each(reader, documents, form, target, many)
-    out.result({"documents": count, "out": str(target)}, f"Wrote {count:,} documents to {target}")
+        try:
+            if form == "csv":
+                _write_csv(documents, target, decimal == "comma", done)
+            elif invoice is None or target.is_dir():
+                _write_many(reader, documents, form, target, done)
+            else:
+                _write_one(reader, documents, form, target, done)
+        except OSError as error:
+            raise _unwritable(target, error, done) from error
+    value = {
+        "documents": done.written,
+        "there": done.there,
+        "refused": [{"number": number, "reason": reason} for number, reason in done.refused],
+        "out": str(target),
+    }
+    there = f"; {done.there:,} were there already" if done.there else ""
+    lines = [f"Wrote {done.written:,} document{'s'[: done.written != 1]} to {target}{there}"]
+    lines += [f"refused: {number}: {reason}" for number, reason in done.refused]
+    out.result(value, *lines)
+    return 1 if done.refused else 0
+
+
+@dataclass(slots=True)
+class Done:
+    """How far an export came. ``refused`` are (number, reason)."""
+
+    written: int = 0
+    there: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _wanted(
@@ -72,46 +117,64 @@ def _wanted(
                 yield document
 
 
-def _write_csv(documents: Iterator[Document], target: Path) -> int:
-    import csv
-
-    from avocado.billing.accounting import COLUMNS, rows
+def _write_csv(documents: Iterator[Document], target: Path, comma: bool, done: Done) -> None:
+    from avocado.billing.accounting import write_table
     from avocado.billing.invoices import shown_number
     from avocado.cli.invoice_view import content
 
-    count = 0
-    try:
-        with target.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            for document in documents:
-                writer.writerows(rows(content(document), shown_number(document)))
-                count += 1
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    return count
+    with _fresh(target) as path, path.open("w", newline="", encoding="utf-8") as file:
+        table = ((content(each), shown_number(each)) for each in documents)
+        done.written = write_table(file, table, comma)
 
 
-def _write_each(
-    reader: Reader, documents: Iterator[Document], form: str, target: Path, many: bool
-) -> int:
+def _write_one(
+    reader: Reader, documents: Iterator[Document], form: str, target: Path, done: Done
+) -> None:
+    render = _renderer(reader, form)
+    for document in documents:
+        with _fresh(target) as path:
+            path.write_bytes(render(document))
+        done.written += 1
+
+
+def _write_many(
+    reader: Reader, documents: Iterator[Document], form: str, folder: Path, done: Done
+) -> None:
     from avocado.billing.invoices import shown_number
 
     render = _renderer(reader, form)
-    count = 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for document in documents:
+        number = shown_number(document)
+        file = folder / f"{number.replace('/', '-')}.{SUFFIX.get(form, form)}"
+        if file.exists():
+            done.there += 1
+            continue
+        try:
+            made = render(document)
+        except Refused as refused:
+            done.refused.append((number, str(refused)))
+            continue
+        with _fresh(file) as path:
+            path.write_bytes(made)
+        done.written += 1
+
+
+@contextmanager
+def _fresh(target: Path) -> Iterator[Path]:
+    """A file beside the target that becomes it at the end, so that no half of one is left behind.
+
+    Raises:
+        FileExistsError: the target is there.
+    """
+    if target.exists():
+        raise FileExistsError(EEXIST, "exists", str(target))
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        if many:
-            target.mkdir(parents=True, exist_ok=True)
-        for document in documents:
-            name = shown_number(document).replace("/", "-")
-            file = target / f"{name}.{SUFFIX.get(form, form)}" if many else target
-            if file.exists():
-                raise Refused(f"{file} exists: an export never overwrites")
-            file.write_bytes(render(document))
-            count += 1
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    return count
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _renderer(reader: Reader, form: str) -> Callable[[Document], bytes]:
@@ -136,7 +199,8 @@ def _renderer(reader: Reader, form: str) -> Callable[[Document], bytes]:
     return lambda document: paper(content(document), shown_number(document))
 
 
-def _unwritable(target: Path, error: OSError) -> Refused:
+def _unwritable(target: Path, error: OSError, done: Done) -> Refused:
     if isinstance(error, FileExistsError):
-        return Refused(f"{target} exists: an export never overwrites")
-    return Refused(f"{target} cannot be written: {error.strerror}")
+        return Refused(f"{error.filename or target} exists: an export never overwrites")
+    kept = f" ({done.written:,} documents were written before)" if done.written else ""
+    return Refused(f"{target} cannot be written: {error.strerror}{kept}")
