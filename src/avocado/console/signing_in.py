@@ -138,11 +138,19 @@ def link_page(visit: Visit) -> Answer:
         link = links.look(database, visit.path["token"], visit.now)
     except LinkSpent as spent:
         return refuse(visit, spent)
-    return _of_link(link)
+    return _of_link(visit, link)
 
 
-def _of_link(link: Link) -> Values:
-    return {"link": link, "shortest": people.SHORTEST}
+def _of_link(visit: Visit, link: Link) -> Values:
+    return {"link": link, "shortest": people.SHORTEST, "need": _needs_password(visit, link)}
+
+
+def _needs_password(visit: Visit, link: Link) -> bool:
+    """Whoever has none comes back by a mailed link or by single sign-on, where there is one."""
+    if link.kind != "invite":
+        return link.kind in ("first", "password")
+    config = visit.console.workspace.config
+    return config.mail is None and config.console.oidc is None
 
 
 @PAGES_OF_DOOR.act("/link/{token}", roles=PUBLIC, again=link_page)
@@ -161,7 +169,7 @@ def _use(visit: Visit, link: Link, token: str) -> Reply:
     email = people.read_email(link.email or visit.form.get("email", ""))
     password = visit.form.get("password", "")
     hashed = None
-    if password or link.kind in ("first", "password"):
+    if password or _needs_password(visit, link):
         hashed = people.hash_password(email, password)
     with database.transaction():
         links.use(database, token, visit.now)
