@@ -176,6 +176,27 @@ def test_credit_notes(business: Path, avocado: Avocado) -> None:
     assert avocado(business, "verify", "--deep").code == 0
 
 
+def test_an_invoice_shows_what_happened_to_it(business: Path, avocado: Avocado) -> None:
+    introduce(business, avocado)
+    value(business, avocado, "invoices", "close")
+    invoice = f"invoice/acme/{LAST}"
+    value(business, avocado, "invoices", "pay", invoice, "5", "--reference", "bank 1")
+    value(business, avocado, "invoices", "pay", invoice, "--reference", "bank 2")
+    value(business, avocado, "invoices", "credit", invoice, "--reason", "down", "--amount", "2")
+    events = value(business, avocado, "invoices", "show", invoice)["events"]
+    told = [(each["kind"], each["amount"], each["what"]) for each in events]
+    assert told == [
+        ("paid", "5.00", "bank 1"),
+        ("paid", "6.90", "bank 2"),
+        ("credited", "2.38", "down"),
+    ]
+    assert "to be paid back: 2.38" in avocado(business, "invoices", "show", invoice).out
+    avocado(business, "ledger", "refund", events[0]["id"], "--amount", "2", "--reason", "down")
+    shown = avocado(business, "invoices", "show", invoice).out
+    assert f"paid back {events[0]['day']}: 2.38095238, down ({events[0]['id']})" in shown
+    assert shown.rstrip().endswith("paid")
+
+
 def test_exports(business: Path, avocado: Avocado) -> None:
     introduce(business, avocado)
     value(business, avocado, "invoices", "close")

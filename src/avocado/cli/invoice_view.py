@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from avocado.billing.accounting import percent
 from avocado.billing.invoices import (
@@ -14,8 +16,10 @@ from avocado.billing.invoices import (
     invoice_from,
     shown_number,
 )
-from avocado.billing.receivables import Receivable, receivable
+from avocado.billing.months import day_at
+from avocado.billing.receivables import Receivable, credit_notes_of, receivable
 from avocado.billing.rounding import decimal
+from avocado.ledger.entry import Deposited, Refunded
 from avocado.terms.money import Money
 
 if TYPE_CHECKING:
@@ -57,7 +61,8 @@ def row_of(document: Document) -> dict[str, Any]:
 
 
 def open_row(found: Receivable, today: str) -> dict[str, Any]:
-    """An invoice and what is open of it. ``days_late`` is below zero until it is due."""
+    """An invoice and what is open of it. ``days_late`` is below zero until it is due; of one that
+    is to be paid back (``open`` below zero) it means nothing."""
     invoice = found.invoice
     late = (date.fromisoformat(today) - date.fromisoformat(invoice.due)).days
     return {
@@ -90,8 +95,46 @@ def document_json(reader: Reader, document: Document) -> dict[str, Any]:
             "paid_now_minor": now.paid_minor,
             "credited_minor": now.credited_minor,
             "open_minor": now.due_minor,
+            "events": [msgspec.to_builtins(each) for each in events_of(reader, now)],
         }
     return value
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What happened to an invoice since it was issued."""
+
+    day: str
+    kind: Literal["paid", "paid back", "credited"]
+    amount: str
+    """With tax, in units of the invoice's currency."""
+    what: str
+    """The payment's reference, or a reason."""
+    id: str
+    """The deposit's, which ``avocado ledger refund`` pays back; or a credit note's number."""
+
+
+def events_of(reader: Reader, found: Receivable) -> list[Event]:
+    """Payments of an invoice, what of them went back, and its credit notes, in order."""
+    invoice, document = found.invoice, found.document
+    events: list[tuple[int, Event]] = []
+    kind: Literal["paid", "paid back"]
+    paid: set[str] = set()
+    for record in reader.postings(document.tenant, document.seq):
+        entry = record.entry
+        if isinstance(entry, Deposited) and entry.pays == document.id:
+            paid.add(entry.id)
+            kind, what, id_ = "paid", entry.reference, entry.id
+        elif isinstance(entry, Refunded) and entry.of in paid:
+            kind, what, id_ = "paid back", entry.reason, entry.of
+        else:
+            continue
+        amount = Money(entry.amount + entry.tax, invoice.currency).decimal()
+        events.append((record.seq, Event(day_at(record.at), kind, amount, what, id_)))
+    for note, made in credit_notes_of(reader, document.id):
+        amount = decimal(made.gross_minor, made.digits)
+        event = Event(made.issued, "credited", amount, made.reason, shown_number(note))
+        events.append((note.seq, event))
+    return [event for _, event in sorted(events, key=lambda each: each[0])]
 
 
 def document_lines(
@@ -111,8 +154,17 @@ def document_lines(
     ]
     now = receivable(reader, document)
     foot = _sums(made)
-    if now.due_minor:
+    foot += [
+        f"{each.kind} {each.day}: {each.amount}, {each.what} ({each.id})"
+        for each in events_of(reader, now)
+    ]
+    if now.due_minor > 0:
         foot.append(f"open: {decimal(now.due_minor, made.digits)}, due {made.due}")
+    elif now.due_minor:
+        foot.append(
+            f"to be paid back: {decimal(-now.due_minor, made.digits)}, by avocado ledger refund of a "
+            "payment; its --amount is without tax, which goes back in proportion"
+        )
     elif made.gross_minor:
         foot.append("paid")
     return head, COLUMNS, [_row(line, made) for line in made.lines], foot
@@ -141,9 +193,11 @@ def _sums(made: AnyDocument) -> list[str]:
         total = Money(made.total_nanos, made.currency).decimal()
         lines.append(f"together {total}")
         if made.granted_nanos:
-            lines.append(f"granted credit used: {coins(-made.granted_minor)}")
+            what = "used" if made.granted_nanos > 0 else "given back"
+            lines.append(f"granted credit {what}: {coins(-made.granted_minor)}")
         if made.prepaid_nanos:
-            lines.append(f"prepaid credit used (taxed when bought): {coins(-made.prepaid_minor)}")
+            what = "used (taxed when bought)" if made.prepaid_nanos > 0 else "given back"
+            lines.append(f"prepaid credit {what}: {coins(-made.prepaid_minor)}")
         if made.carried_in or made.carried_out:
             before = Money(made.carried_in, made.currency).decimal()
             left = Money(made.carried_out, made.currency).decimal()
