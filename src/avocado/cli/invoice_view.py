@@ -162,8 +162,8 @@ def document_lines(
         foot.append(f"open: {decimal(now.due_minor, made.digits)}, due {made.due}")
     elif now.due_minor:
         foot.append(
-            f"to be paid back: {decimal(-now.due_minor, made.digits)}, by avocado ledger refund of a "
-            "payment; its --amount is without tax, which goes back in proportion"
+            f"to be paid back: {decimal(-now.due_minor, made.digits)}, by avocado ledger refund of "
+            "a payment; its --amount is without tax, which goes back in proportion"
         )
     elif made.gross_minor:
         foot.append("paid")
