@@ -75,7 +75,7 @@ def record_topup(
 
 def deposit_of(tenant: str, reference: str) -> str:
     """The deposit's id: the same reference of the same customer is the same payment."""
-    return f"topup/{sha256(f'{tenant} {reference}'.encode()).hexdigest()[:32]}"
+    return f"bank_{sha256(f'{tenant} {reference}'.encode()).hexdigest()[:24]}"
 
 
 def net_of_gross(reader: Reader, issuer: Issuer, tenant: str, gross_minor: int, day: str) -> int:
