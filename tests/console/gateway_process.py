@@ -1,5 +1,8 @@
-"""A real gateway over a test's workspace: python gateway_process.py FOLDER PORT. Its engine is
-scripted; its ledger, keys and prices are the workspace's. Prints its URL when it is ready."""
+"""A real gateway over a test's workspace: python gateway_process.py FOLDER PORT REPLY DELAY
+
+Its engine is scripted; its ledger, keys and prices are the workspace's. Prints its URL when it is
+ready.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def main() -> None:
     offers = {
         name: read_offer(workspace, ref) for name, ref in workspace.store.pointed("offer").items()
     }
-    engine = ScriptedEngine(Script(reply="Hello, I am scripted."))
+    engine = ScriptedEngine(Script(reply=sys.argv[3], delay=float(sys.argv[4])))
     serve(
         server_settings(workspace, None, int(sys.argv[2])),
         offers,

@@ -6,15 +6,19 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from avocado.console.customer.keyring import INTERNAL
 from avocado.ledger.reader import open_reader
 from tests.console.conftest import ORIGIN, House, MakeHouse
+from tests.console.test_serving import running
 
 QUESTION = {"model": "avocado-1", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -85,16 +89,13 @@ def test_what_is_no_question_is_refused_and_makes_no_key(
     assert internal_keys(house) == []
 
 
-@pytest.fixture
-def gateway(house: House, port: int) -> Iterator[None]:
-    """A real server process of the gateway's tests, over this workspace's ledger and pepper."""
+@contextmanager
+def gateway_at(house: House, port: int, reply: str, delay: float = 0.0) -> Iterator[None]:
+    """A real server process of the gateway, over this workspace's ledger and keys."""
+    program = Path(__file__).with_name("gateway_process.py")
+    folder = house.console.workspace.folder
     child = subprocess.Popen(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("gateway_process.py")),
-            str(house.console.workspace.folder),
-            str(port),
-        ],
+        [sys.executable, str(program), str(folder), str(port), reply, str(delay)],
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
@@ -103,6 +104,42 @@ def gateway(house: House, port: int) -> Iterator[None]:
     child.terminate()
     assert child.wait(30) == 0
     child.stdout.close()
+
+
+@pytest.fixture
+def gateway(house: House, port: int) -> Iterator[None]:
+    with gateway_at(house, port, "Hello, I am scripted."):
+        yield
+
+
+def test_stopping_bills_what_was_generated(house: House, port: int) -> None:
+    """The browser goes away in the middle; console and gateway notice, the engine stops."""
+    browser = house.signed_in("member")
+    csrf = browser.csrf("/settings")
+    token = browser.http.cookies["av_session"]
+    with (
+        gateway_at(house, port, "word " * 400, delay=0.02),
+        running(house.console.workspace.folder) as said,
+        httpx2.Client(base_url=said["url"], cookies={"av_session": token}) as http,
+    ):
+        headers = {"origin": said["url"], "x-csrf-token": csrf, "accept": "application/json"}
+        body = json.dumps({**QUESTION, "max_tokens": 400})
+        with http.stream("POST", "/playground/ask", content=body, headers=headers) as answer:
+            assert answer.status_code == 200
+            seen = 0
+            for piece in answer.iter_lines():
+                seen += piece.startswith("data: ")
+                if seen == 5:
+                    break
+        over = time.monotonic() + 10
+        charges: list[Any] = []
+        while len(charges) < 2 and time.monotonic() < over:
+            with open_reader(house.console.workspace.ledger) as reader:
+                charges = list(reader.charges("acme"))
+            time.sleep(0.05)
+        assert len(charges) == 2
+        assert 1 <= charges[-1].usage.completion < 200
+        assert charges[-1].charge > 0
 
 
 def test_an_answer_streams_costs_and_is_billed_to_the_customer(house: House, gateway: None) -> None:

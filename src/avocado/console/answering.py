@@ -244,11 +244,13 @@ def menu(visit: Visit) -> list[tuple[str, list[Route]]]:
     role = visit.person.role if visit.person else None
     routes = [each for each in visit.console.routes if each.nav and role in each.roles]
     routes.sort(key=lambda each: each.nav.order if each.nav else 0)
-    groups: dict[str, list[Route]] = {}
+    groups: list[tuple[str, list[Route]]] = []
     for route in routes:
         assert route.nav is not None
-        groups.setdefault(route.nav.group, []).append(route)
-    return list(groups.items())
+        if not groups or groups[-1][0] != route.nav.group:
+            groups.append((route.nav.group, []))
+        groups[-1][1].append(route)
+    return groups
 
 
 def _with_token(visit: Visit) -> tuple[Visit, tuple[Cookie, ...]]:
