@@ -31,6 +31,7 @@ from avocado.ledger.rows import (
 from avocado.ledger.state import State
 
 _ENDS: Final = (o.Settle, o.Void, book.Close)
+_REQUESTS: Final = (o.Hold, o.Progress, *_ENDS)
 _POSTED: Final = (o.Deposit, o.Grant, o.Bill, o.Adjust)
 
 
@@ -39,24 +40,33 @@ def load(state: State, operations: Sequence[book.AnyInternal], at: int) -> None:
     placed = [op for op in operations if isinstance(op, o.Hold)]
     ended = [op.hold for op in operations if isinstance(op, _ENDS)]
     noted = [op.hold for op in operations if isinstance(op, o.Progress)]
-    posted = [op for op in operations if isinstance(op, _POSTED)]
     state.prefetch(HoldRow, [*(op.id for op in placed), *ended, *noted])
     state.prefetch(
         Promise, [f"{op.tenant}/{op.idempotency_key}" for op in placed if op.idempotency_key]
     )
-    state.prefetch(Posting, [op.id for op in posted])
     holds = [hold for id_ in ended if (hold := state.get(HoldRow, id_)) is not None]
     state.prefetch(
         Price, [*(op.price_version for op in placed), *(hold.price_version for hold in holds)]
     )
-    filed = [op for op in operations if isinstance(op, o.File)]
-    _documents(state, filed)
-    given = [op for op in operations if isinstance(op, o.Allow)]
-    state.prefetch(AllowanceRow, [op.id for op in given])
-    others = [op.tenant for op in (*posted, *filed, *given) if op.tenant]
+    others: list[str] = []
+    if len(placed) + len(ended) + len(noted) < len(operations):
+        others = _others(state, [op for op in operations if not isinstance(op, _REQUESTS)])
     _subjects(state, placed, holds, others)
     _accounts(state, placed, holds)
     _counters(state, placed, holds, at)
+
+
+def _others(state: State, operations: Sequence[book.AnyInternal]) -> list[str]:
+    """What is no request, and rare beside requests; returns whose it is."""
+    posted = [op for op in operations if isinstance(op, _POSTED)]
+    state.prefetch(Posting, [op.id for op in posted])
+    filed = [op for op in operations if isinstance(op, o.File)]
+    state.prefetch(DocumentRow, [op.id for op in filed])
+    state.prefetch(Filing, [filing_name(op.id, op.revision) for op in filed])
+    state.prefetch(Series, [op.series for op in filed if op.series is not None])
+    given = [op for op in operations if isinstance(op, o.Allow)]
+    state.prefetch(AllowanceRow, [op.id for op in given])
+    return [op.tenant for op in (*posted, *filed, *given) if op.tenant]
 
 
 def _subjects(
@@ -65,7 +75,8 @@ def _subjects(
     tenants = [*(op.tenant for op in placed), *(hold.tenant for hold in holds), *others]
     state.prefetch(Customer, tenants)
     state.prefetch_lots(tenants)
-    allowed = [t for t in tenants if (row := state.get(Customer, t)) is not None and row.allowed]
+    known = state.rows[Customer]
+    allowed = [t for t in tenants if (row := known[t]) is not None and row.allowed]
     if allowed:
         state.prefetch_allowances(allowed)
         state.prefetch(AllowanceRow, [lot for hold in holds for lot, _ in hold.reserved()])
@@ -75,13 +86,6 @@ def _subjects(
         Account,
         [name for tenant in tenants for name in (transfer.wallet(tenant), transfer.held(tenant))],
     )
-
-
-def _documents(state: State, filed: Sequence[o.File]) -> None:
-    if filed:
-        state.prefetch(DocumentRow, [op.id for op in filed])
-        state.prefetch(Filing, [filing_name(op.id, op.revision) for op in filed])
-        state.prefetch(Series, [op.series for op in filed if op.series is not None])
 
 
 def _accounts(state: State, placed: Sequence[o.Hold], holds: Sequence[HoldRow]) -> None:
