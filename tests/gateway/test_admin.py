@@ -8,6 +8,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_operations_and_results_travel(running: Running) -> None:
         again = client.submit(deposit(5))
         assert isinstance(again, Posted)
         assert again.replayed
+
+
+def test_threads_that_share_a_connection_get_their_own_answers(running: Running) -> None:
+    with AdminClient(running.path) as client, ThreadPoolExecutor(16) as pool:
+        client.submit(OpenCustomer(tenant="acme", name="Acme"))
+        asked = [deposit(n, f"d{n}") for n in range(1, 301)]
+        told = list(pool.map(client.submit, asked))
+    assert [(each.id, each.amount) for each in told if isinstance(each, Posted)] == [
+        (each.id, each.amount) for each in asked
+    ]
 
 
 def test_the_largest_document_travels_and_a_conflict_says_what_differs(running: Running) -> None:

@@ -19,8 +19,9 @@ from avocado.billing.outbox import Send
 from avocado.billing.postman import postman
 from avocado.billing.record import Do, Refusals
 from avocado.cli.arguments import workspace_here
-from avocado.cli.book import reading, writing
+from avocado.cli.book import reading
 from avocado.cli.entitlement import entitle
+from avocado.cli.lanes import writing_at_once
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.workspace import Workspace
@@ -85,7 +86,7 @@ class Clerk:
             Refused: the ledger cannot be reached, or [mail] cannot be right.
         """
         send = postman_of(self.workspace)
-        book = book or partial(writing, self.workspace)
+        book = book or partial(writing_at_once, self.workspace)
         with book() as do, reading(self.workspace) as reader:
             now = clock()
             made = work(reader, do, now, self._tools(reader, do, now, None))

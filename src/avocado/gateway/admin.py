@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -190,7 +191,8 @@ class AdminServer:
 
 
 class AdminClient:
-    """The other side, for commands: synchronous, one connection, as a context manager."""
+    """The other side, for commands: synchronous, one connection, as a context manager. Threads may
+    share it: it asks one thing after the other."""
 
     def __init__(self, path: Path, timeout: float = TIMEOUT_SECONDS) -> None:
         """Connects.
@@ -199,6 +201,7 @@ class AdminClient:
             NotRunning: no server of this workspace runs.
         """
         self._path = path
+        self._turn = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         try:
@@ -234,8 +237,9 @@ class AdminClient:
 
     def _ask(self, line: bytes) -> AnyResult | Refreshed:
         try:
-            self._socket.sendall(line + b"\n")
-            line = self._lines.readline()
+            with self._turn:
+                self._socket.sendall(line + b"\n")
+                line = self._lines.readline()
         except OSError as error:
             raise Refused(f"the server at {self._path} did not answer: {error}") from error
         if not line:
