@@ -313,7 +313,7 @@ def test_a_body_that_is_too_large_is_413_and_a_form_of_too_many_fields_400(house
 
 
 def test_where_to_go_next_is_never_another_site(house: House) -> None:
-    from avocado.console.answering import onward
+    from avocado.console.sending import onward
 
     for url in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:1", ""):
         assert onward(url) == "/"

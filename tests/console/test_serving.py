@@ -173,3 +173,14 @@ def test_a_console_without_a_ledger_makes_one(tmp_path: Path) -> None:
     console = Console(workspace, "http://testserver")
     console.close()
     assert workspace.has_ledger
+
+
+def test_a_database_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Workspace.create(tmp_path / "shop")
+    text = 'name = "Shop"\n[ledger]\nurl = "postgresql://127.0.0.1:1/nothing"\n'
+    (tmp_path / "shop" / "avocado.toml").write_text(text)
+    monkeypatch.chdir(tmp_path / "shop")
+    assert run(["console", "--port", "0"]) == 1
+    assert "the database does not answer" in capsys.readouterr().err

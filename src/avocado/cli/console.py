@@ -60,13 +60,19 @@ def run(
     from avocado.console.background import keep_up
     from avocado.console.console import Console
     from avocado.console.serving import first_link, listen, origin_of, serve
+    from avocado.gateway.shelf import ShelfUnavailable
+    from avocado.ledger.errors import LedgerError
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     for chatty in ("uvicorn", "stripe", "httpx", "authlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     listener = listen(workspace.config.console, host, port)
-    found = Console(workspace, origin_of(workspace.config.console, listener))
-    link = first_link(found)
+    try:
+        found = Console(workspace, origin_of(workspace.config.console, listener))
+        link = first_link(found)
+    except (ShelfUnavailable, LedgerError) as error:
+        listener.close()
+        raise Refused(str(error)) from error
 
     def ready() -> None:
         if out.json:

@@ -15,22 +15,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
-from avocado.console.answering import (
-    YEAR,
-    Answered,
-    Asked,
-    Cookie,
-    answer,
-    arrive,
-    check,
-    cookie_name,
-    failed,
-    fragment,
-)
+from avocado.console.answering import Asked, answer, arrive, check, failed
 from avocado.console.console import Console
 from avocado.console.guard import Guard
 from avocado.console.page import Form, Pages, Route
 from avocado.console.rendering import environment, static_file
+from avocado.console.sending import YEAR, Answered, Cookie, cookie_name, fragment
 
 log = logging.getLogger("avocado.console")
 

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 from avocado.configuration import CONFIG, OidcConfig
 from avocado.console import events, people
-from avocado.console.answering import cookie_name, onward
 from avocado.console.console import Console
 from avocado.console.page import NotFound, Pages, Redirect, Reply, Visit
 from avocado.console.roles import PUBLIC
+from avocado.console.sending import cookie_name, onward
 from avocado.console.signing_in import enter
 from avocado.errors import Refused
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from avocado.console import events, links, people, sessions
-from avocado.console.answering import onward
 from avocado.console.links import Link, LinkSpent
 from avocado.console.page import (
     Answer,
@@ -19,6 +18,7 @@ from avocado.console.page import (
 )
 from avocado.console.people import Person
 from avocado.console.roles import PUBLIC, SIGNED_IN
+from avocado.console.sending import onward
 from avocado.console.words import LANGUAGES
 from avocado.errors import Refused
 from avocado.gateway.keys import Throttle
