@@ -122,9 +122,11 @@ def browser() -> Iterator[Browser]:
 
 
 def open_place(folder: Path, stack: ExitStack) -> Place:
-    config = Workspace.open(folder).config
-    api = stack.enter_context(running(folder, "serve", config.serve.port))
-    told = stack.enter_context(running(folder, "console", config.console.port))
+    """Both processes. The server listens where avocado.toml does not say: the console finds it."""
+    api = stack.enter_context(running(folder, "serve", 0))
+    told = stack.enter_context(
+        running(folder, "console", Workspace.open(folder).config.console.port)
+    )
     return Place(Workspace.open(folder), str(api["url"]), str(told["url"]), str(told["first_link"]))
 
 

@@ -100,6 +100,7 @@ def check_width(page: Page, where: str) -> list[str]:
         if (document.documentElement.scrollWidth <= width) return [];
         return [...document.querySelectorAll('body *')]
           .filter(each => each.getBoundingClientRect().right > width + 1)
+          .filter(each => !each.parentElement.closest('.scroll, pre, svg'))
           .slice(0, 3).map(each => each.outerHTML.slice(0, 120));
         }"""
     )
