@@ -96,7 +96,9 @@ def issue_topup_invoice(
         shown = [decimal(coins, digits) for coins in (net, tax, *quoted)]
         raise Refused(
             f"deposit {deposit_id} brought {shown[0]} and tax of {shown[1]} {entry.currency}, but "
-            f"the tax on {shown[2]} is {shown[3]}: its invoice would not be what was paid"
+            f"the tax on {shown[2]} is {shown[3]}: its invoice would not be what was paid. If it "
+            f"was entered without its tax, take it back (avocado ledger refund {deposit_id}) and "
+            f"enter it so: avocado invoices topup {tenant} --gross AMOUNT --reference TEXT"
         )
     invoice = _lay_down(reader, issuer, record, entry, taxes, day_at(now))
     file_once(
