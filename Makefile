@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-vllm test-harness test-clients test-schemathesis bench-gateway lint types format docs seedling clean
+.PHONY: demo test test-slow screenshots test-vllm test-harness test-clients test-schemathesis bench-gateway lint types format docs seedling clean
 
 demo: $(STAMP)
 	$(BIN)/avocado demo
@@ -35,6 +35,10 @@ test-clients:
 # Requests that our own OpenAPI document allows, made by schemathesis: no answer that it does not name.
 test-schemathesis: $(STAMP)
 	$(BIN)/pytest tests/gateway/test_openapi.py -m slow -s
+
+# Pictures of every page of the console, in both themes: build/screenshots. Needs Chromium; minutes.
+screenshots: $(STAMP)
+	$(BIN)/python -m tests.browser.screenshots
 
 # The gateway's competitors, each in an environment of its own, and the benchmark beside them.
 bench-gateway: $(STAMP)

@@ -66,7 +66,9 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "plotext", "openai", "pyarrow", "py3langid"), "models"),
     **dict.fromkeys(("jsonschema", "regex", "rensa"), "models"),
     "tensorboard": "tracking",
-    **dict.fromkeys(("starlette", "jinja2", "markupsafe", "argon2", "authlib", "httpx"), "console"),
+    **dict.fromkeys(
+        ("starlette", "jinja2", "markupsafe", "argon2", "authlib", "joserfc"), "console"
+    ),
     **dict.fromkeys(("cryptography", "model_signing", "OpenSSL"), "release"),
 }
 """Package that a verb may miss in a light installation → the extra that brings it."""
