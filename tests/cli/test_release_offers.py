@@ -65,8 +65,8 @@ def test_terms_of_an_offer_change_while_it_is_served(tmp_path: Path, avocado: Av
         assert headers["deprecation"] == "@1767225600"
         assert headers["sunset"] == "Tue, 01 Jan 2999 12:00:00 GMT"
         assert models(served.url, acme)["avocado-1"]["deprecation"]["successor"] == "avocado-2"
-        words = ("--price-input", "300", "--price-output", "900", "--batch", "50")
-        ran = avocado(folder, "offer", "price", "avocado-1", *words, "--json")
+        price_words = ("--price-input", "300", "--price-output", "900", "--batch", "50")
+        ran = avocado(folder, "offer", "price", "avocado-1", *price_words, "--json")
         assert ran.code == 0, ran.err
         price = models(served.url, acme)["avocado-1"]["price_per_million_tokens"]
         assert float(price["prompt"]) == 300
