@@ -126,6 +126,36 @@ def test_a_populated_postgres_of_the_first_schema_is_upgraded(
         ] == []
 
 
+def test_a_running_process_of_older_code_is_fenced(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave out of its rows what newer ones count on; its holds are recovered."""
+    address, clock = server.database("rolling"), ManualClock()
+    with open_ledger(address, clock) as old:
+        old.do_now(o.OpenCustomer(tenant="acme", name="Acme Ltd"))
+        old.do_now(o.Deposit(id="before", tenant="acme", amount=10**9, currency="USD"))
+        old.do_now(o.PublishPrice(terms=PriceSheet(200_000_000, 800_000_000).terms()))
+        hold = o.Hold(
+            id="stream",
+            tenant="acme",
+            offer="avocado-1",
+            release="release-1",
+            price_version=PriceSheet(200_000_000, 800_000_000).version,
+            prompt_tokens=100,
+            max_tokens=500,
+        )
+        old.do_now(hold)
+        more = "ALTER TABLE customer ADD COLUMN later INTEGER NOT NULL DEFAULT 0;\n"
+        monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, more))
+        monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+        with open_ledger(address, clock) as new, open_reader(address) as reader:
+            with pytest.raises(errors.Fenced, match="ended by schema"):
+                old.do_now(o.Deposit(id="after", tenant="acme", amount=1, currency="USD"))
+            assert new.recovery.voided == 1
+            new.do_now(o.Deposit(id="after", tenant="acme", amount=1, currency="USD"))
+            assert reader.balance("acme").wallet == 10**9 + 1
+
+
 def test_a_newer_book_is_refused(tmp_path: Path) -> None:
     path = old_book(tmp_path)
     db = apsw.Connection(str(path))

@@ -155,6 +155,11 @@ def migrate(db: psycopg.Connection[Any]) -> None:
                 f"the database was written by a newer version (schema {version}, "
                 f"this one knows {schema.VERSION})"
             )
+        if 0 < version < schema.VERSION:
+            # Older code that still runs would write on, and leave out what is new: it is fenced.
+            db.execute(
+                "UPDATE epoch SET ended = %s WHERE ended IS NULL", (f"schema {schema.VERSION}",)
+            )
         while version < schema.VERSION:
             version += 1
             for statement in schema.statements(version, "postgres"):
