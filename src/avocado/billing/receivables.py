@@ -19,6 +19,7 @@ from avocado.billing.invoices import (
     InvoiceDocument,
     credit_note_from,
     invoice_from,
+    shown_number,
 )
 from avocado.billing.record import Do
 from avocado.billing.rounding import decimal, nearest, unit_of
@@ -117,9 +118,11 @@ def pay_invoice(
     The same ``reference`` (such as the bank's) or ``deposit_id`` again changes nothing.
 
     Raises:
-        Refused: nothing is due, or more was paid than is due (what is beyond buys credit, and is a
-            deposit of its own), or the reference was used for another amount.
+        Refused: no reference is given, nothing is due, more was paid than is due (what is beyond
+            buys credit, and is a deposit of its own), or the reference was used for another amount.
     """
+    if not reference.strip():
+        raise Refused("a payment needs a reference that names it, such as the bank's line")
     id_ = deposit_id or payment_id(document.id, reference)
     known = posting(reader, id_)
     if known is not None:
@@ -129,11 +132,13 @@ def pay_invoice(
     coins = now.due_minor if gross_minor is None else gross_minor
     if not 0 < coins <= now.due_minor:
         due = decimal(now.due_minor, now.invoice.digits)
-        raise Refused(f"of {document.id} {due} {now.invoice.currency} are due: pay at most that")
+        number = shown_number(document)
+        raise Refused(f"of {number} {due} {now.invoice.currency} are due: pay at most that")
     net, tax = payment_parts(now.invoice, now.paid_minor, coins)
     if not net:
         raise Refused(
-            f"that pays nothing but tax of {document.id}: record it with the next payment"
+            f"that pays nothing but tax of {shown_number(document)}: record it with the next "
+            "payment"
         )
     do(
         Deposit(

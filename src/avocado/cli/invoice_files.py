@@ -153,7 +153,7 @@ def _write_many(
         try:
             made = render(document)
         except Refused as refused:
-            done.refused.append((number, str(refused)))
+            done.refused.append((number, "; ".join(refused.reasons)))
             continue
         with _fresh(file) as path:
             path.write_bytes(made)
