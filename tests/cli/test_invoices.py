@@ -112,6 +112,14 @@ def introduce(folder: Path, avocado: Avocado) -> None:
     value(folder, avocado, "profile", "set", "beta", *france, "--language", "fr")
 
 
+def test_what_a_profile_says_can_be_taken_away(business: Path, avocado: Avocado) -> None:
+    introduce(business, avocado)
+    empty = ("--address", "", "--postcode", "", "--city", "", "--country", "")
+    now = value(business, avocado, "profile", "set", "acme", *empty)
+    assert (now["address"], now["postcode"], now["city"], now["country"]) == ([], "", "", "")
+    assert "address" not in avocado(business, "profile", "show", "acme").out
+
+
 def test_a_month_from_use_to_payment(business: Path, avocado: Avocado) -> None:
     introduce(business, avocado)
     preview = value(business, avocado, "invoice", "acme", "--month", LAST)

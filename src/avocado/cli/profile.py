@@ -44,7 +44,9 @@ def _shown(value: Any) -> str:
 @click.argument("customer")
 @click.option("--company", help="Legal name; the customer's name in the ledger if empty.")
 @click.option("--contact", help="A person or department.")
-@click.option("--address", multiple=True, help="A line above the town; repeat for more.")
+@click.option(
+    "--address", multiple=True, help="A line above the town; repeat for more, empty takes all away."
+)
 @click.option("--postcode")
 @click.option("--city")
 @click.option("--region", help="State or province, where an address needs one.")
@@ -63,7 +65,8 @@ def set_(out: Output, /, customer: str, **given: Any) -> None:
     """
     from avocado.billing.profile import change_profile
 
-    given["address"] = tuple(given["address"]) or None
+    lines = tuple(line for line in given["address"] if line.strip())
+    given["address"] = lines if given["address"] else None
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change, such as --country DE")
