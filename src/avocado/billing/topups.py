@@ -127,8 +127,8 @@ def _deposit(reader: Reader, tenant: str, deposit_id: str) -> tuple[Record, Depo
 
 
 def _coins(entry: Deposited) -> tuple[int, int]:
-    """(net, tax) of a deposit. Raises Refused for parts of a coin, which nobody can pay. Of a refund
-    whose money came back only the sum is whole (``payment.net_back``)."""
+    """(net, tax) of a deposit. Raises Refused for parts of a coin, which nobody can pay. Of a
+    refund whose money came back only the sum is whole (``payment.net_back``)."""
     unit = unit_of(entry.currency)
     gross, rest = nearest(entry.amount + entry.tax, unit)
     net = nearest(entry.amount, unit)[0]
