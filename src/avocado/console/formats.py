@@ -90,10 +90,11 @@ class Formats:
         return str(format_date(datetime.fromisoformat(day), "medium", locale=self.locale))
 
     def time(self, at: int) -> str:
-        """A date and time, UTC; ``at`` in ns."""
-        from babel.dates import format_datetime
+        """A date and time, UTC, of 24 hours in every language; ``at`` in ns."""
+        from babel.dates import format_skeleton, format_time
 
-        return str(format_datetime(_when(at), "medium", locale=self.locale)) + " UTC"
+        day = format_skeleton("yMMMd", _when(at), locale=self.locale)
+        return f"{day}, {format_time(_when(at), 'HH:mm:ss', locale=self.locale)}\u00a0UTC"
 
     def short_day(self, day: str) -> str:
         """``2026-11-03`` as ``Nov 3``, for an axis."""
@@ -108,6 +109,13 @@ class Formats:
         return str(
             format_skeleton("yMMMM", datetime.fromisoformat(f"{month}-01"), locale=self.locale)
         )
+
+    def short_month(self, month: str) -> str:
+        """``2026-11`` as ``Nov 2026``, for an axis."""
+        from babel.dates import format_skeleton
+
+        day = datetime.fromisoformat(f"{month}-01")
+        return str(format_skeleton("yMMM", day, locale=self.locale))
 
     def ago(self, at: int) -> str:
         """``3 hours ago``; ``at`` in ns."""

@@ -201,7 +201,7 @@ def _months_chart(visit: Visit, currency: str, months: Sequence[Any]) -> Any:
         visit.t("op_customer.by_month"), visit.t("op.month"), visit.t("do.as_table")
     )
     return chart.bars(
-        [each.day or "" for each in shown],  # short enough for a phone
+        [visit.formats.short_month(each.day) if each.day else "" for each in shown],
         [chart.Series("", [max(0, each.net) for each in shown])],
         lambda value: visit.formats.money(int(value), currency),
         caption,
