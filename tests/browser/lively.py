@@ -27,7 +27,7 @@ from avocado.billing.plan import parse_plan
 from avocado.billing.profile import change_profile
 from avocado.billing.receivables import open_invoices, pay_invoice
 from avocado.billing.topups import issue_topup_invoice, quote_topup
-from avocado.billing.upkeep import settle
+from avocado.billing.upkeep import advance
 from avocado.cli.issuer import issuer_of
 from avocado.demo.server import free_ports
 from avocado.gateway.keys import mint
@@ -105,7 +105,7 @@ class Buyer:
 
 BUYERS: Final = (
     Buyer("acme", "Acme GmbH", "Hamburg", "DE", 34, 400, plan="pro"),
-    Buyer("globex", "Globex SE", "München", "DE", 21, 250, plan="team"),
+    Buyer("globex", "Globex SE", "München", "DE", 21, 500, plan="team"),
     Buyer("initech", "Initech SARL", "Lyon", "FR", 13, 20, owes=500),
     Buyer("umbrella", "Umbrella Research B.V.", "Utrecht", "NL", 8, 60),
     Buyer("hooli", "Hooli S.L.", "Valencia", "ES", 5, 40),
@@ -247,7 +247,7 @@ def fill(
                 closed = month_start(at)
             for each in BUYERS:
                 if each.plan:
-                    settle(shop.reader, shop.do, each.tenant, shop.clock.now())
+                    advance(shop.reader, shop.do, each.tenant, shop.clock.now())
                 _a_day(shop, sold, each, day, days, requests)
         shop.go_to(now - 3600 * NANO)
         aftermath(shop)

@@ -41,7 +41,7 @@ def flash(page: Page) -> str:
     return page.locator(".notice").first.inner_text()
 
 
-def test_the_first_operator_comes_in_by_a_link_that_works_once(
+def test_fault_35_the_first_operator_comes_in_by_a_link_that_works_once(
     place: Place, visitor: Visitor
 ) -> None:
     page = visitor(expected=(403, 404, 410))
@@ -175,7 +175,7 @@ def test_a_refund_raises_the_balance_and_stands_in_the_audit_log(
 
 
 @pytest.mark.parametrize("role", ["admin", "member"])
-def test_fault_36_another_customers_things_are_not_there(
+def test_another_customers_things_are_not_there(
     place: Place, visitor: Visitor, role: str
 ) -> None:
     with open_reader(place.workspace.ledger) as reader:
@@ -205,7 +205,7 @@ def test_fault_36_another_customers_things_are_not_there(
     assert key not in csv.text()
 
 
-def test_a_form_of_another_site_is_refused(place: Place, visitor: Visitor) -> None:
+def test_fault_34_a_form_of_another_site_is_refused(place: Place, visitor: Visitor) -> None:
     """The other site is our own API's port: another origin, the same machine and cookies."""
     page = visitor("owner", expected=(401, 403, 404, 405))
     page.goto(f"{place.api}/healthz")
