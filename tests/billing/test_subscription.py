@@ -347,3 +347,51 @@ def test_a_pack_turns_money_into_more_credit_once(make: Any) -> None:
     book.days(366)
     assert book.clerk() == ()
     assert book.sub.state == "active"
+
+
+def test_what_was_refunded_of_a_fee_is_not_given_back_again_and_the_rest_is(make: Any) -> None:
+    for refunded in (2, 9, 10):
+        book = make(money=10)
+        subs.start(book.reader, book.do, "acme", "basic", book.now)
+        (fee,) = book.fees()
+        book.do(o.Refund(id="sorry", of=fee.id, amount=refunded * NANO, reason="sorry"))
+        subs.cancel(book.reader, book.do, "acme", book.now, at_once=True)
+        assert book.wallet == 10 * NANO
+        book = make(money=40)
+        subs.start(book.reader, book.do, "acme", "basic", book.now)
+        (fee,) = book.fees()
+        book.do(o.Refund(id="sorry", of=fee.id, amount=refunded * NANO, reason="sorry"))
+        subs.change(book.reader, book.do, "acme", "pro", book.now, at_once=True)
+        assert book.wallet == 10 * NANO
+
+
+def test_a_pack_whose_money_is_used_meanwhile_is_not_bought(make: Any) -> None:
+    book = make(money=60)
+    subs.start(book.reader, book.do, "acme", "packs", book.now)
+
+    def do(operation: o.AnyOperation) -> Any:
+        if isinstance(operation, o.Bill) and book.wallet == 60 * NANO:
+            book.use(100_000)  # for 20
+        return book.do(operation)
+
+    with pytest.raises(Refused, match=r"is short of 10\.00 USD"):
+        subs.buy_pack(book.reader, do, "acme", 1, "first", book.now)
+    book.days(1)
+    assert book.clerk() == ()
+    assert (book.sub.state, book.sub.todo) == ("active", ())
+    book.deposit(10)
+    book.days(1)
+    assert book.clerk() == ()
+    assert book.wallet == 50 * NANO
+    assert subs.buy_pack(book.reader, book.do, "acme", 1, "first", book.now)
+    assert (book.wallet, book.reader.balance("acme").granted) == (0, 55 * NANO)
+
+
+def test_a_purchases_name_is_short_enough_for_all_that_it_names(make: Any) -> None:
+    book = make(money=60)
+    subs.start(book.reader, book.do, "acme", "packs", book.now)
+    for name in ("", "x" * 101, "ä", "a\n"):
+        with pytest.raises(Refused, match="names a purchase"):
+            subs.buy_pack(book.reader, book.do, "acme", 1, name, book.now)
+    assert book.wallet == 60 * NANO
+    assert subs.buy_pack(book.reader, book.do, "acme", 1, "x" * 100, book.now)

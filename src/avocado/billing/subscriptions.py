@@ -18,7 +18,14 @@ from avocado.billing.plan import Plan, item
 from avocado.billing.plans import Published, find, latest, version_of
 from avocado.billing.record import ATTEMPTS, Do, Stored, busy
 from avocado.billing.subscription import Subscription
-from avocado.billing.upkeep import advance, file_subscription, load, settle, settled
+from avocado.billing.upkeep import (
+    advance,
+    fee_left,
+    file_subscription,
+    load,
+    settle,
+    settled,
+)
 from avocado.errors import Refused
 from avocado.ledger.entry import Billed
 from avocado.ledger.operation import Bill, Grant, Refund
@@ -150,14 +157,14 @@ def buy_pack(
     Raises:
         Refused: not on a prepaid plan, no such pack, no money.
     """
+    if not (0 < len(purchase) <= 100 and purchase.isascii() and purchase.isprintable()):
+        raise Refused(f"{purchase!r} names a purchase badly: use 1 to 100 ASCII signs")
     bill = f"pack/{tenant}/{purchase}"
     for _ in range(ATTEMPTS):
         stored = _subscribed(reader, do, tenant, now)
         sub = stored.value
         plan = version_of(reader, sub.plan, sub.version).plan
-        if any(
-            isinstance(e := each.entry, Billed) and e.id == bill for each in reader.postings(tenant)
-        ):
+        if _billed(reader, tenant, bill):
             return False
         if not 1 <= number <= len(plan.packs):
             raise Refused(f"the plan {plan.name} has {len(plan.packs)} packs, and no {number}")
@@ -185,7 +192,8 @@ def buy_pack(
         _check_money(reader, made)
         if file_subscription(do, made, stored.revision + 1, actor):
             settled(reader, do, tenant, now)
-            return True
+            if _billed(reader, tenant, bill):  # else the money was used meanwhile: look again
+                return True
     raise busy(f"the subscription of {tenant}")
 
 
@@ -239,4 +247,5 @@ def _foreseen(reader: Reader, sub: Subscription, plan: Plan, today: date) -> Sub
     left = [
         (each.left, each.tokens) for each in reader.allowances(sub.tenant) if each.id in sub.tokens
     ]
+    left += fee_left(reader, sub)
     return s.move(sub, plan, today, left, discounts(reader, sub.tenant))

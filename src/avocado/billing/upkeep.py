@@ -63,8 +63,9 @@ def settle(
             return None
         sub = stored.value
         if sub.todo:
-            paid = _carry_out(do, sub, now)
-            after = _told(sub) if paid else s.fall_due(sub, day_of(now), claim)
+            # A pack that the wallet cannot pay is not bought; only a fee is asked for again.
+            over = _carry_out(do, sub, now) or sub.ends is None
+            after = _told(sub) if over else s.fall_due(sub, day_of(now), claim)
             if after == sub:
                 return stored
         elif sub.leaving is not None:
@@ -90,6 +91,7 @@ def _second_half(reader: Reader, sub: Subscription, today: date) -> Subscription
         for each in reader.allowances(sub.tenant)
         if each.id in sub.tokens
     ]
+    left += fee_left(reader, sub)
     back = dict.fromkeys(sub.credits, 0)
     given = dict.fromkeys(sub.credits, 0)
     for record in reader.postings(sub.tenant) if sub.credits else ():
@@ -100,6 +102,13 @@ def _second_half(reader: Reader, sub: Subscription, today: date) -> Subscription
             given[entry.id] = entry.amount  # type: ignore[union-attr]
     left += [(back[id_], given[id_]) for id_ in sub.credits]
     return s.move(sub, plan, today, left, discounts(reader, sub.tenant))
+
+
+def fee_left(reader: Reader, sub: Subscription) -> list[tuple[int, int]]:
+    """(left, whole) of the period's fee, of which somebody may have refunded a part."""
+    fee = "" if sub.charged is None else sub.charged.id
+    sql = "SELECT amount - refunded, amount FROM posting WHERE id = ?"
+    return [(int(left), int(whole)) for left, whole in reader.rows(sql, (fee,))]
 
 
 def _carry_out(do: Do, sub: Subscription, now: int) -> bool:
