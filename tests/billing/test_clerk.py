@@ -61,6 +61,19 @@ def test_one_customers_trouble_stops_nobody_else(book: Book) -> None:
     assert [each.tenant for each in book.clerk()] == ["bob"]
 
 
+def test_a_fault_of_ours_with_one_customer_stops_nobody_else(book: Book) -> None:
+    for tenant, units in (("ann", 10), ("bob", 100)):
+        open_customer(book, tenant, units)
+    book.go(date(2026, 2, 28))
+
+    def collect(_tenant: str, _nanos: int) -> object:
+        raise AssertionError("what never happens")
+
+    done = work(book.reader, book.do, book.now, Tools(collect=collect))
+    assert [(each.what, each.tenant) for each in done] == [("failed", "ann"), ("renewed", "bob")]
+    assert done[0].detail == "subscription: AssertionError: what never happens"
+
+
 def test_a_frozen_customer_is_billed_for_no_new_period_until_it_is_free(book: Book) -> None:
     open_customer(book, "ann")
     book.do(o.Freeze(tenant="ann", frozen=True, reason="dispute", actor="ada"))

@@ -7,6 +7,7 @@ is reported and tried again the next time; it stops nobody else's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,8 @@ from avocado.ledger.reader import Reader
 
 if TYPE_CHECKING:
     from avocado.ledger.views import Document
+
+log = logging.getLogger("avocado.billing")
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -96,6 +99,9 @@ def _guarded(name: str, tenant: str, part: Chore) -> list[Done]:
         return list(part())
     except Refusals as error:
         return [Done("failed", tenant, f"{name}: {error}")]
+    except Exception as error:  # a fault of ours, or in one document, stops nobody else's work
+        log.exception("%s of %s failed", name, tenant or "everybody")
+        return [Done("failed", tenant, f"{name}: {type(error).__name__}: {error}")]
 
 
 def _documents(reader: Reader) -> Iterator[tuple[Document, Subscription]]:
