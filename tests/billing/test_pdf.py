@@ -73,7 +73,7 @@ def test_what_is_printed_adds_up_to_the_last_decimal(document: Any) -> None:
     lines = sum(value(row.amount.text) for group in page.groups for row in group.lines)
     rows = {row.label: value(row.amount.text) for row in page.sums if row.kind != "due"}
     total, net = rows.pop("Usage"), rows.pop("Net amount")
-    words = ("Less", "Given back", "Rounding")
+    words = ("Less", "Given back", "Prepaid credit paid back", "Rounding")
     below = [amount for label, amount in rows.items() if label.startswith(words)]
     tax = [amount for label, amount in rows.items() if "VAT" in label]
     assert lines == total
@@ -149,9 +149,18 @@ def test_the_days_of_a_fee_are_in_the_language_of_the_page(language: str, said: 
 
 def test_refunds_beyond_use_go_back_to_credit_and_the_page_says_so() -> None:
     labels = [
-        row.label for row in lay_out(invoice(granted=-(10**9), prepaid=-(10**9)), NUMBER).sums
+        row.label
+        for row in lay_out(
+            invoice(granted=-(10**9), prepaid=-(10**9), prepaid_before=0), NUMBER
+        ).sums
     ]
     assert labels[1:3] == ["auf gewährtes Guthaben zurückgebucht", "auf das Guthaben zurückgebucht"]
+
+
+def test_credit_that_was_taken_after_it_was_used_is_owed_and_named() -> None:
+    document = invoice(prepaid=-(94 * 10**9), prepaid_before=7 * 10**9, adjusted=-101 * 10**9)
+    labels = [row.label for row in lay_out(document, NUMBER).sums]
+    assert labels[2] == "zurückgezahltes Guthaben und Korrekturen"
 
 
 def test_a_credit_note_and_a_topup() -> None:

@@ -30,7 +30,7 @@ from avocado.billing.invoices import (
     Seller,
     TaxSum,
 )
-from avocado.billing.layout import AnyDocument, item_of, payment_of, tax_notes, text_of
+from avocado.billing.layout import AnyDocument, item_of, payment_of, prepaid_key, tax_notes, text_of
 from avocado.billing.wording import Wording, decimals
 from avocado.errors import Refused
 from avocado.terms.money import NANO
@@ -285,7 +285,7 @@ def _allowances(document: AnyDocument, tax: TaxSum, words: Wording) -> dict[str,
     granted, prepaid = document.granted_minor, document.prepaid_minor
     for key, minor in (
         ("less-granted" if granted >= 0 else "back-to-granted", granted),
-        ("less-prepaid" if prepaid >= 0 else "back-to-prepaid", prepaid),
+        (prepaid_key(document), prepaid),
     ):
         if minor:
             (below if minor > 0 else above).append(

@@ -91,6 +91,15 @@ def text_of(line: DocumentLine, words: Wording) -> str:
     return words.days(first, last)
 
 
+def prepaid_key(invoice: InvoiceDocument) -> str:
+    """What prepaid credit did to an invoice, as :file:`wording.toml` calls it: it paid; refunds
+    gave back to it; or it was paid back or taken by hand after it was used, which is owed now."""
+    if invoice.prepaid_nanos >= 0:
+        return "less-prepaid"
+    there = invoice.prepaid_before + invoice.deposited + invoice.adjusted
+    return "back-to-prepaid" if there >= 0 else "prepaid-taken"
+
+
 def tax_notes(document: AnyDocument, words: Wording) -> tuple[str, ...]:
     """What the law wants said of taxes: one sentence for each reason."""
     said: list[str] = []
@@ -247,7 +256,7 @@ def _sums(document: AnyDocument, words: Wording) -> tuple[SumRow, ...]:
         granted, prepaid = document.granted_nanos, document.prepaid_nanos
         for key, nanos in (
             ("less-granted" if granted >= 0 else "back-to-granted", -granted),
-            ("less-prepaid" if prepaid >= 0 else "back-to-prepaid", -prepaid),
+            (prepaid_key(document), -prepaid),
             ("carried-in", document.carried_in),
             ("carried-out", -document.carried_out),
         ):

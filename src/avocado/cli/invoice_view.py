@@ -16,6 +16,7 @@ from avocado.billing.invoices import (
     invoice_from,
     shown_number,
 )
+from avocado.billing.layout import prepaid_key
 from avocado.billing.months import day_at
 from avocado.billing.receivables import Receivable, credit_notes_of, receivable
 from avocado.billing.rounding import decimal
@@ -196,7 +197,11 @@ def _sums(made: AnyDocument) -> list[str]:
             what = "used" if made.granted_nanos > 0 else "given back"
             lines.append(f"granted credit {what}: {coins(-made.granted_minor)}")
         if made.prepaid_nanos:
-            what = "used (taxed when bought)" if made.prepaid_nanos > 0 else "given back"
+            what = {
+                "less-prepaid": "used (taxed when bought)",
+                "back-to-prepaid": "given back",
+                "prepaid-taken": "paid back, and corrections by hand",
+            }[prepaid_key(made)]
             lines.append(f"prepaid credit {what}: {coins(-made.prepaid_minor)}")
         if made.carried_in or made.carried_out:
             before = Money(made.carried_in, made.currency).decimal()
