@@ -330,6 +330,20 @@ def test_a_fee_is_collected_once_and_only_with_consent(till: Till, stripe: Stand
     assert len(charges(stripe)) == 1
 
 
+def test_a_fee_is_collected_beneath_a_credit_limit_not_with_the_debt(
+    till: Till, stripe: StandIn
+) -> None:
+    """What was used on credit has an invoice of its own: the card pays what the fee lacks."""
+    till.do(o.SetCreditLimit(tenant="acme", credit_limit=50 * EURO))
+    till.save_card()
+    till.auto(threshold=0, net=5)
+    till.use(50_000)
+    assert till.wallet() == -50 * EURO
+    assert till.payments.collect("acme", 10 * EURO, till.now)
+    assert [each.amount for each in till.deposits()] == [10 * EURO]
+    till.do(o.Bill(id="fee", tenant="acme", amount=10 * EURO, currency="EUR", item="plan:a@1"))
+
+
 def test_what_auto_top_up_is_set_to_is_checked(till: Till) -> None:
     with pytest.raises(Refused, match="not paid by card"):
         till.auto()

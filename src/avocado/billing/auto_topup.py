@@ -176,7 +176,7 @@ def top_up(
 def collect(
     reader: Reader, do: Do, provider: Provider, tax: TaxOf, tenant: str, nanos: int, now: int
 ) -> ToppedUp | None:
-    """Charges the saved card so that the wallet holds ``nanos``, for a fee that it cannot pay.
+    """Charges the saved card so that the wallet, with its credit limit, can pay a fee of ``nanos``.
 
     Only where automatic top-ups are on, and within their limit of the month; the caller sees to it
     that it does not ask too often. None: nothing was tried, or nothing is lacking.
@@ -185,7 +185,8 @@ def collect(
     if account is None or account.auto is None:
         return None
     auto, found = account.auto, attempts(reader, tenant)
-    customer, lacking = reader.customer(tenant), nanos - reader.balance(tenant).wallet
+    customer, balance = reader.customer(tenant), reader.balance(tenant)
+    lacking = nanos - balance.wallet - balance.credit_limit
     last = found[-1][1].value if found else None
     if last is not None and last.state == "asked":
         return top_up(reader, do, provider, tax, tenant, now)
