@@ -157,6 +157,14 @@ def test_refunds_beyond_use_go_back_to_credit_and_the_page_says_so() -> None:
     assert labels[1:3] == ["auf gewährtes Guthaben zurückgebucht", "auf das Guthaben zurückgebucht"]
 
 
+def test_a_release_is_named_as_commands_name_it() -> None:
+    line = replace(usage("avocado-1", "prompt", 9), release=f"release-{'0123456789abcdef' * 4}")
+    (group,) = lay_out(invoice(lines=(line,)), NUMBER).groups
+    assert group.detail.startswith("release-0123456789ab · ")
+    named = lay_out(invoice(lines=(replace(line, release="release-1"),)), NUMBER).groups[0]
+    assert named.detail.startswith("release-1 · ")
+
+
 def test_credit_that_was_taken_after_it_was_used_is_owed_and_named() -> None:
     document = invoice(prepaid=-(94 * 10**9), prepaid_before=7 * 10**9, adjusted=-101 * 10**9)
     labels = [row.label for row in lay_out(document, NUMBER).sums]

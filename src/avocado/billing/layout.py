@@ -20,6 +20,8 @@ from avocado.terms.money import NANO
 AnyDocument = InvoiceDocument | CreditNoteDocument
 _POSTCODE_LAST: Final = frozenset("AU CA GB IE IN NZ SG US ZA".split())
 _RATE: Final = 10_000
+_RELEASE: Final = re.compile(r"(release-[0-9a-f]{12})[0-9a-f]{52}")
+"""A whole id, of which people are shown as much as commands show; the e-invoice has all of it."""
 _SPAN: Final = re.compile(r"(\d{4}-\d\d-\d\d) to (\d{4}-\d\d-\d\d)")
 """How a subscription's fee names its period: the first and the last day."""
 """Tax rates are millionths; a per cent is so many of them."""
@@ -236,7 +238,7 @@ def _groups(document: AnyDocument, words: Wording) -> tuple[Group, ...]:
     metered = any(map(_counted, document.lines))
     for (offer, release, version), lines in groupby(document.lines, key=model):
         said = words.say("price-version", version=version) if version else ""
-        detail = " · ".join(text for text in (release, said) if text)
+        detail = " · ".join(text for text in (_RELEASE.sub(r"\1", release), said) if text)
         # Without a title of its own, a group would go on under the model's before it on a new page.
         title = offer or (words.say("fees-and-refunds") if metered else "")
         made.append(Group(title, detail, tuple(map(row, lines))))
