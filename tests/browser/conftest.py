@@ -135,7 +135,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Six customers, two months of business, and both processes."""
     folder = tmp_path_factory.mktemp("browser") / "shop"
     workspace = lively.make_workspace(folder)
-    lively.fill(workspace, sell_seedling(workspace), days=40, requests=120)
+    lively.fill(workspace, sell_seedling(workspace), days=34, requests=100)
     with ExitStack() as stack:
         yield open_place(folder, stack)
 

@@ -297,8 +297,8 @@ def open_up(shop: Shop, prices: Mapping[str, PriceSheet]) -> None:
 def aftermath(shop: Shop) -> None:
     """What happens beside requests: refunds, gifts, a paid invoice, a dispute, alerts, a freeze."""
     reader, do = shop.reader, shop.do
-    newest = list(reader.charges("acme"))[-3:]
-    do(o.Refund(id="rf-1", of=newest[0].request, reason="answered in the wrong language"))
+    paid = [each for each in reader.charges("acme") if each.charge]
+    do(o.Refund(id="rf-1", of=paid[-1].request, reason="answered in the wrong language"))
     do(
         o.Grant(
             id="gr-1", tenant="globex", amount=50 * NANO, currency="EUR",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from avocado.console.app import all_pages
@@ -23,9 +25,8 @@ FILES: Final = {
 DOORS: Final = {"/", "/sign-in", "/link/{token}", "/oidc/start", "/oidc/callback", "/operator"}
 """Routes for people who are not signed in, and those that only lead on."""
 MAIN: Final = {
-    "/overview", "/keys", "/keys/new", "/playground", "/billing", "/operator/overview",
-    "/operator/customers/{tenant}", "/operator/invoice", "/operator/runs/{name}",
-    "/operator/offers/{name}", "/operator/audit",
+    "/overview", "/keys/new", "/playground", "/billing", "/operator/overview",
+    "/operator/customers/{tenant}", "/operator/invoice", "/operator/offers/{name}",
 }  # fmt: skip
 """Pages that every run of the tests shows to axe; the others are the slow tests' matter."""
 SERIOUS: Final = ("serious", "critical")
@@ -122,3 +123,64 @@ def check_page(page: Page, url: str, with_axe: bool = True) -> list[str]:
         found += check_axe(page, f"{url} (dark)", ("color-contrast",))
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     return found + check_width(page, f"{url} (phone)")
+
+
+# -- German ---------------------------------------------------------------------------------------
+
+
+def catalogue() -> tuple[set[str], set[str]]:
+    """All English and all German texts, without those that have something to fill in."""
+    english, german = set(), set()
+    for file in (resources.files("avocado.console") / "words").iterdir():
+        if file.name.endswith(".toml"):
+            for section in tomllib.loads(file.read_text("utf-8")).values():
+                for pair in _pairs(section):
+                    english.add(pair[0])
+                    german.add(pair[1])
+    return english, german
+
+
+def _pairs(section: Any) -> list[list[str]]:
+    if isinstance(section, list):
+        return [section]
+    return [pair for each in section.values() for pair in _pairs(each)]
+
+
+def texts(page: Page) -> set[str]:
+    """What a person reads or hears on the page."""
+    found: list[str] = page.evaluate(
+        """() => {
+        const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+        while (walk.nextNode()) found.push(walk.currentNode.textContent.trim());
+        for (const each of document.querySelectorAll('[aria-label], [placeholder], [title]'))
+          for (const name of ['aria-label', 'placeholder', 'title'])
+            if (each.hasAttribute(name)) found.push(each.getAttribute(name).trim());
+        return found;
+        }"""
+    )
+    return {each for each in found if each}
+
+
+# -- keyboard -------------------------------------------------------------------------------------
+
+
+def focus(page: Page) -> dict[str, str]:
+    """What has the focus, and how one sees it."""
+    found: dict[str, str] = page.evaluate(
+        """() => { const each = document.activeElement, style = getComputedStyle(each);
+        return { name: each.name || '', text: (each.textContent || '').trim(),
+          href: each.getAttribute('href') || '',
+          outline: style.outlineStyle === 'none' ? '' : style.outlineWidth }; }"""
+    )
+    return found
+
+
+def tab_to(page: Page, **wanted: str) -> None:
+    """Tabs on until something with these properties has the focus; all on the way are visible."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        found = focus(page)
+        assert found["outline"] not in ("", "0px"), f"no visible focus: {found}"
+        if all(found[name] == value for name, value in wanted.items()):
+            return
+    raise AssertionError(f"Tab never reaches {wanted}")

@@ -1,16 +1,33 @@
-"""A shop's life as its people see it: each test is a step, and builds on those before it."""
+"""The console in a real browser, as its people see it.
+
+One file, because tests of one file share a worker, and so the one shop, server and browser. The
+first part is a shop's life: each test is a step, and builds on those before it.
+"""
 
 from __future__ import annotations
 
 import re
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import openai
 import pytest
 
+from avocado.console.roles import Role
 from avocado.ledger.reader import open_reader
+from tests.browser.chromium import PHONE
 from tests.browser.conftest import Place, Visitor
+from tests.browser.pages import (
+    MAIN,
+    catalogue,
+    check_axe,
+    check_page,
+    check_width,
+    focus,
+    pages_of,
+    tab_to,
+    texts,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,6 +36,7 @@ OWNER = "olga@avocado.example"
 ADA = "ada@wonka.example"
 WORD = "correct horse battery"
 """Everybody's password."""
+ROLES: Final[list[tuple[Role, str | None]]] = [("owner", None), ("admin", "acme")]
 KEPT: dict[str, str] = {}
 """What a step leaves for the next."""
 
@@ -175,7 +193,7 @@ def test_a_refund_raises_the_balance_and_stands_in_the_audit_log(
 
 
 @pytest.mark.parametrize("role", ["admin", "member"])
-def test_another_customers_things_are_not_there(
+def test_fault_32_another_customers_things_are_not_there(
     place: Place, visitor: Visitor, role: str
 ) -> None:
     with open_reader(place.workspace.ledger) as reader:
@@ -224,3 +242,148 @@ def test_fault_34_a_form_of_another_site_is_refused(place: Place, visitor: Visit
     assert status in ("opaque", "basic")
     page.goto(f"{place.console}/operator/overview")
     assert "/sign-in" not in page.url
+
+
+# -- every page -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("role", "tenant"), ROLES)
+def test_every_page_is_whole_and_the_main_ones_accessible(
+    place: Place, visitor: Visitor, role: Role, tenant: str | None
+) -> None:
+    """No error on the browser's console, no failed request, nothing serious for axe in light and
+    dark, nothing wider than a phone."""
+    page = visitor(role, tenant)
+    wrong: list[str] = []
+    for path, url in pages_of(place.workspace, tenant is None).items():
+        wrong += check_page(page, place.console + url, path in MAIN)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("role", "tenant"), ROLES)
+def test_every_page_is_accessible(
+    place: Place, visitor: Visitor, role: Role, tenant: str | None
+) -> None:
+    page = visitor(role, tenant)
+    wrong: list[str] = []
+    for url in pages_of(place.workspace, tenant is None).values():
+        wrong += check_page(page, place.console + url)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_doors_are_accessible(place: Place, visitor: Visitor) -> None:
+    page = visitor(expected=(404,))
+    invitation = place.link("invite", "new@acme.example", "member", "acme")
+    wrong = check_page(page, f"{place.console}/sign-in") + check_page(page, invitation)
+    page.goto(f"{place.console}/nothing")
+    wrong += check_axe(page, "404") + check_width(page, "404")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("role", "tenant"), ROLES)
+def test_the_menu_leads_everywhere_on_a_phone(
+    place: Place, visitor: Visitor, role: Role, tenant: str | None
+) -> None:
+    page = visitor(role, tenant, viewport=PHONE)
+    page.goto(place.console)
+    links = page.locator("nav[aria-label='Menu'] a")
+    targets = [each.get_attribute("href") for each in links.all()]
+    assert len(targets) >= 8
+    for target in targets[:3]:
+        page.locator(".menu-button").click()
+        link = page.locator(f"nav[aria-label='Menu'] a[href='{target}']")
+        link.click()
+        page.wait_for_url(f"**{target}")
+        assert page.locator("h1").count() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("role", "tenant"), ROLES)
+def test_every_page_with_all_its_sheets_open(
+    place: Place, visitor: Visitor, role: Role, tenant: str | None
+) -> None:
+    """Forms that are folded away are accessible too, on a phone and in the dark."""
+    page = visitor(role, tenant, viewport=PHONE, color_scheme="dark")
+    wrong: list[str] = []
+    for url in pages_of(place.workspace, tenant is None).values():
+        page.goto(place.console + url)
+        for index in range(page.locator("details").count()):
+            page.evaluate(
+                """index => document.querySelectorAll('details')
+                .forEach((each, at) => { each.open = at === index; })""",
+                index,
+            )
+            if index < 3:
+                wrong += check_axe(page, url) + check_width(page, url)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("role", "tenant"), ROLES)
+def test_the_language_switch_translates_the_pages(
+    place: Place, visitor: Visitor, role: Role, tenant: str | None, every: bool
+) -> None:
+    page = visitor(role, tenant, email=f"german-{role}@example.de")
+    page.goto(f"{place.console}/settings")
+    page.get_by_label("Language").select_option(label="Deutsch")
+    page.locator("form[action='/language'] button").click()
+    page.wait_for_load_state()
+    assert page.locator("html").get_attribute("lang") == "de"
+    english, german = catalogue()
+    foreign = english - german
+    leftovers = {}
+    for path, url in pages_of(place.workspace, tenant is None).items():
+        if not every and path not in MAIN:
+            continue
+        page.goto(place.console + url)
+        if found := texts(page) & foreign:
+            leftovers[url] = found
+    assert not leftovers
+
+
+# -- hands on the keyboard alone ------------------------------------------------------------------
+
+
+def test_sign_in_and_a_new_key_without_a_mouse(place: Place, visitor: Visitor) -> None:
+    page = visitor()
+    page.goto(place.link("invite", "keys@umbrella.example", "admin", "umbrella"))
+    tab_to(page, name="password")
+    page.keyboard.type(WORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/overview")
+    page.context.clear_cookies()
+
+    page.goto(f"{place.console}/sign-in")
+    assert focus(page)["name"] == "email"
+    page.keyboard.type("keys@umbrella.example")
+    tab_to(page, name="password")
+    page.keyboard.type(WORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/overview")
+
+    page.keyboard.press("Tab")
+    assert focus(page)["href"] == "#content"  # the first stop skips the menu
+    page.keyboard.press("Enter")
+    tab_to(page, href="/keys/new")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/keys/new")
+    assert focus(page)["name"] == "name"
+    page.keyboard.type("by keyboard")
+    tab_to(page, text="Create key")
+    page.keyboard.press("Enter")
+    page.locator("#the-key").wait_for()
+
+
+def test_a_sheet_closes_by_escape_and_gives_the_focus_back(place: Place, visitor: Visitor) -> None:
+    page = visitor("admin", "acme")
+    page.goto(f"{place.console}/keys")
+    tab_to(page, text="Rotate")
+    page.keyboard.press("Enter")
+    sheet = page.locator("details.pop[open] .sheet")
+    sheet.wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("!!document.activeElement.closest('.sheet')")
+    page.keyboard.press("Escape")
+    sheet.wait_for(state="hidden")
+    assert focus(page)["text"] == "Rotate"
