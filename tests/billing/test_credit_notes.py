@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from avocado.billing import credit_notes
 from avocado.billing.credit_notes import complete, issue_credit_note
 from avocado.billing.invoices import credit_note_from, invoice_from, shown_number
 from avocado.billing.payment import came_back, net_back
@@ -26,7 +27,7 @@ from avocado.billing.topups import issue_topup_invoice, quote_topup, topup_id
 from avocado.errors import Refused
 from avocado.ledger import operation as o
 from avocado.ledger.errors import LedgerError
-from avocado.ledger.reader import Document
+from avocado.ledger.reader import Document, Reader, open_reader
 from avocado.terms.usage import Usage
 from tests.billing.shop import Shop, table
 from tests.billing.test_closing import settle_in, spend
@@ -422,6 +423,36 @@ def test_an_interrupted_credit_note_is_made_up(shop: Shop) -> None:
     content = credit_note_from(note)
     assert complete(shop.reader, shop.do, note, content, "test") == 0
     assert shop.reader.balance("acme").wallet == 0
+
+
+def test_two_who_make_up_a_note_at_once_give_back_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them does all of it just after the other has looked what was done."""
+    document = billed(shop, 200, 300, 400)
+
+    def dies(operation: o.AnyOperation) -> Any:
+        assert not isinstance(operation, o.Refund), "the process dies"
+        return shop.do(operation)
+
+    now = shop.clock.now()
+    with pytest.raises(AssertionError, match="dies"):
+        issue_credit_note(
+            shop.reader, dies, shop.issuer, document.id, "no", "test", now=now, net_minor=400
+        )
+    (note,) = list(shop.reader.documents("credit-note"))
+    look = credit_notes._done
+
+    def done(reader: Reader, document: Document) -> tuple[set[str], int]:
+        found = look(reader, document)
+        monkeypatch.setattr(credit_notes, "_done", look)
+        with open_reader(shop.target) as other:
+            assert complete(other, shop.do, note, credit_note_from(note), "other") == 0
+        return found
+
+    monkeypatch.setattr(credit_notes, "_done", done)
+    assert complete(shop.reader, shop.do, note, credit_note_from(note), "test") == 0
+    assert shop.reader.balance("acme").wallet == -5 * EURO
 
 
 @pytest.mark.parametrize(

@@ -262,9 +262,11 @@ def complete(
         return 0
     unit = unit_of(note.currency)
     owed = note.net_minor * unit
-    done, given = _done(reader, document)
     wanted = next((line for line in found[1].lines if line.id == note.lines[0].id), None)
-    for of, room in _refundable(reader, found[1], wanted):
+    with reader.snapshot():  # of one moment, or who does the same at once gives back too much
+        done, given = _done(reader, document)
+        rooms = list(_refundable(reader, found[1], wanted))
+    for of, room in rooms:
         amount = min(room, owed - given)
         if amount <= 0:
             break
