@@ -201,9 +201,14 @@ def test_an_invoice_shows_what_happened_to_it(business: Path, avocado: Avocado) 
         ("credited", "2.38", "down"),
     ]
     assert "to be paid back: 2.38" in avocado(business, "invoices", "show", invoice).out
-    avocado(business, "ledger", "refund", events[0]["id"], "--amount", "2", "--reason", "down")
+    back = ("invoices", "pay-back", invoice, "--reference", "bank 3")
+    assert value(business, avocado, *back)["open"] == "0.00"
+    assert value(business, avocado, *back)["open"] == "0.00"
     shown = avocado(business, "invoices", "show", invoice).out
-    assert f"paid back {events[0]['day']}: 2.38095238, down ({events[0]['id']})" in shown
+    assert f"paid back {events[0]['day']}: 2.38, bank 3 ({events[1]['id']})" in shown
+    assert "are to be paid back" in avocado(business, *back[:3], "--reference", "bank 4").err
+    note = avocado(business, "invoices", "pay-back", "AV-CN-000001", "--reference", "x")
+    assert "is a credit note" in note.err
     assert shown.rstrip().endswith("paid")
 
 

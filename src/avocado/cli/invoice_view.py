@@ -19,7 +19,7 @@ from avocado.billing.invoices import (
 from avocado.billing.layout import prepaid_key
 from avocado.billing.months import day_at
 from avocado.billing.receivables import Receivable, credit_notes_of, receivable
-from avocado.billing.rounding import decimal
+from avocado.billing.rounding import decimal, nearest, unit_of
 from avocado.ledger.entry import Deposited, Refunded
 from avocado.terms.money import Money
 
@@ -129,7 +129,8 @@ def events_of(reader: Reader, found: Receivable) -> list[Event]:
             kind, what, id_ = "paid back", entry.reason, entry.of
         else:
             continue
-        amount = Money(entry.amount + entry.tax, invoice.currency).decimal()
+        coins = nearest(entry.amount + entry.tax, unit_of(invoice.currency))[0]
+        amount = decimal(coins, invoice.digits)  # what the bank moved
         events.append((record.seq, Event(day_at(record.at), kind, amount, what, id_)))
     for note, made in credit_notes_of(reader, document.id):
         amount = decimal(made.gross_minor, made.digits)
@@ -163,8 +164,8 @@ def document_lines(
         foot.append(f"open: {decimal(now.due_minor, made.digits)}, due {made.due}")
     elif now.due_minor:
         foot.append(
-            f"to be paid back: {decimal(-now.due_minor, made.digits)}, by avocado ledger refund of "
-            "a payment; its --amount is without tax, which goes back in proportion"
+            f"to be paid back: {decimal(-now.due_minor, made.digits)} (then: avocado invoices "
+            f"pay-back {number} --reference TEXT)"
         )
     elif made.gross_minor:
         foot.append("paid")

@@ -218,6 +218,32 @@ def pay(out: Output, invoice: str, amount: Money | None, reference: str) -> None
     out.result(row, f"Recorded a payment of {row['number']} ({reference}); {left}")
 
 
+@invoices.command("pay-back")
+@click.argument("invoice")
+@click.argument("amount", type=Amount(), required=False)
+@click.option("--reference", required=True, help="Names the transfer, such as the bank's line.")
+@with_output
+def pay_back_(out: Output, invoice: str, amount: Money | None, reference: str) -> None:
+    """Record that you paid back, with tax, what INVOICE was paid too much since a credit note: all
+    of that, or AMOUNT of it. The transfer is yours to make.
+
+    The same reference for the same invoice again changes nothing.
+    """
+    from avocado.billing.books import find_document
+    from avocado.billing.repayment import pay_back
+
+    workspace = workspace_here()
+    with reading(workspace) as reader, writing(workspace) as do:
+        document = find_document(reader, invoice)
+        if document.kind != "invoice":
+            raise Refused(f"{invoice} is a credit note: name the invoice that it is of")
+        coins = None if amount is None else in_coins(amount, document.content["currency"])
+        now = pay_back(reader, do, document, coins, reference)
+    row = open_row(now, day_at(time.time_ns()))
+    left = f"{row['open']} {row['currency']} are open" if now.due_minor else "it is settled"
+    out.result(row, f"Recorded a repayment of {row['number']} ({reference}); {left}")
+
+
 def in_coins(amount: Money, currency: str) -> int:
     """An amount in the smallest coins of a currency. Raises Refused for parts of a coin."""
     from avocado.billing.rounding import unit_of
