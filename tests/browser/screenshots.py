@@ -63,7 +63,9 @@ def main() -> int:
 
 
 def run_demo(folder: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "avocado.cli.main", "demo", str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "avocado.cli.main", "demo", "--folder", str(folder)], check=True
+    )
     return folder
 
 
