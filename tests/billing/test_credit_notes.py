@@ -455,6 +455,27 @@ def test_two_who_make_up_a_note_at_once_give_back_once(
     assert shop.reader.balance("acme").wallet == -5 * EURO
 
 
+def test_the_clerk_makes_up_a_note_that_was_cut_off(shop: Shop) -> None:
+    document = billed(shop, 200, 300, 400)
+    deposit = shop.deposit(10 * EURO, tax=190 * CENT)
+    now = shop.clock.now()
+    topup = issue_topup_invoice(shop.reader, shop.do, shop.issuer, "acme", deposit, now)
+    shop.credit(topup.id, net_minor=100)  # owes nothing: its refund came first
+
+    def dies(operation: o.AnyOperation) -> Any:
+        assert not isinstance(operation, o.Refund), "the process dies"
+        return shop.do(operation)
+
+    with pytest.raises(AssertionError, match="dies"):
+        issue_credit_note(
+            shop.reader, dies, shop.issuer, document.id, "no", "test", now=now, net_minor=400
+        )
+    for due in (1, 0):
+        assert len(list(credit_notes.finish(shop.reader, shop.do, 0, "clerk"))) == due
+        assert shop.reader.balance("acme").wallet == 4 * EURO
+    assert list(credit_notes.finish(shop.reader, shop.do, now + 1, "clerk")) == []
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [

@@ -12,8 +12,8 @@ A usage invoice can be credited up to its net, what was used on credit. What pre
 refunded to prepaid credit instead: its tax was paid with the top-up. An invoice of a top-up is
 credited by paying the deposit back.
 
-A note is filed before its refunds are made. What an interrupted one still owes is made up when the
-next note of the invoice is issued, or by ``complete``.
+A note is filed before its refunds are made. What an interrupted one still owes is made up by the
+clerk (``finish``), or when the next note of the invoice is issued.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from avocado.billing.invoices import (
     InvoiceDocument,
     TaxSum,
     content_of,
+    credit_note_from,
     shown_number,
 )
 from avocado.billing.issuer import Issuer
@@ -265,7 +266,7 @@ def complete(
     wanted = next((line for line in found[1].lines if line.id == note.lines[0].id), None)
     with reader.snapshot():  # of one moment, or who does the same at once gives back too much
         done, given = _done(reader, document)
-        rooms = list(_refundable(reader, found[1], wanted))
+        rooms = list(_refundable(reader, found[1], wanted)) if given < owed else []
     for of, room in rooms:
         amount = min(room, owed - given)
         if amount <= 0:
@@ -293,6 +294,20 @@ def complete(
         )
         given = owed
     return owed - given
+
+
+def finish(reader: Reader, do: Do, since: int, actor: str) -> Iterator[Document]:
+    """Makes up what notes of ``since`` (ns) or later still owe, because somebody was cut off; gives
+    those that had to be."""
+    sql = "SELECT id FROM document WHERE kind = ? AND at >= ?"
+    for (id_,) in list(reader.rows(sql, (CREDIT_NOTE, since))):
+        document = reader.document(str(id_))
+        assert document is not None
+        note = credit_note_from(document)
+        unit = unit_of(note.currency)
+        if not note.refund and _done(reader, document)[1] < note.net_minor * unit:
+            complete(reader, do, document, note, actor)
+            yield document
 
 
 def _under(note: str, of: str) -> str:

@@ -104,6 +104,7 @@ class Clerk:
         chores: list[tuple[str, Callable[[], list[Done]]]] = []
         if config.payments is not None:
             chores.append(("top-ups", lambda: _top_ups(workspace, reader, do, now)))
+        chores.append(("credit notes", lambda: _notes(reader, do, now)))
         if config.billing.close == "automatic":
             chores.append(("invoices", lambda: self._close(reader, do, now)))
         return Tools(
@@ -133,6 +134,14 @@ class Clerk:
             else Done("invoiced", each.tenant, each.document or "")
             for each in outcomes
         ]
+
+
+def _notes(reader: Reader, do: Do, now: int) -> list[Done]:
+    """Credit notes of the last days whose refunds were cut off."""
+    from avocado.billing.credit_notes import finish
+
+    since = now - 3 * 86_400 * 1_000_000_000
+    return [Done("credited", each.tenant, each.id) for each in finish(reader, do, since, CLERK)]
 
 
 def _top_ups(workspace: Workspace, reader: Reader, do: Do, now: int) -> list[Done]:
