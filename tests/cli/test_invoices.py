@@ -330,6 +330,8 @@ def test_a_bank_transfer(business: Path, avocado: Avocado) -> None:
     made = value(business, avocado, *words)
     assert (made["net_minor"], made["gross_minor"], made["open_minor"]) == (10_000, 11_900, 0)
     assert value(business, avocado, *words)["number"] == made["number"]
+    assert f" {made['number']} " in avocado(business, "invoices", "list").out
+    assert value(business, avocado, "invoices", "list")[0]["for"].startswith("top-up bank_")
     net = ("invoices", "topup", "beta", "--net", "20", "--reference", "bank 8")
     assert value(business, avocado, *net)["gross_minor"] == 2000  # reverse charge
     for wrong in (("--gross", "5"), ("--reference", "x"), ("dep", "--net", "5"), ()):

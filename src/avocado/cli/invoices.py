@@ -131,6 +131,8 @@ def list_(out: Output, customer: str | None, month: tuple[int, int] | None) -> N
         out.say("No invoices. Make those of the last month with: avocado invoices close")
     else:
         columns = ["number", "customer", "for", "issued", "net", "tax", "gross", "currency"]
+        for row in found:  # a deposit's id would leave no room for the number
+            row["for"] = "top-up" if row["for"].startswith("top-up ") else row["for"]
         out.table(columns, [[str(row[column]) for column in columns] for row in found])
 
 
