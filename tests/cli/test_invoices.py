@@ -368,6 +368,7 @@ def test_one_refusal_stops_nobody_else(business: Path, avocado: Avocado) -> None
     [
         (("invoices", "close", "--month", month_at(time.time_ns())), "is not over"),
         (("invoices", "close", "--customer", "nobody"), "nobody"),
+        (("invoice", "acme", "--month", after(LAST, 2)), "has not begun"),
         (("invoices", "list", "nobody"), "nobody"),
         (("invoices", "open", "nobody"), "nobody"),
         (("invoices", "show", "AV-000009"), "there is no invoice"),

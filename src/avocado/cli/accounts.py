@@ -11,6 +11,7 @@ from avocado.billing.invoice import Invoice, draw_up
 from avocado.cli.arguments import Month, this_month, workspace_here
 from avocado.cli.book import reading
 from avocado.cli.output import Output, with_output
+from avocado.errors import Refused
 from avocado.lineage import short
 from avocado.terms.money import NANO, Money
 
@@ -111,6 +112,9 @@ def invoice(out: Output, customer: str, month: tuple[int, int] | None) -> None:
     nano-unit. Nothing is issued: avocado invoices close does that.
     """
     period = month or this_month()
+    if period[0] > time.time_ns():
+        begins = time.strftime("%Y-%m", time.gmtime(period[0] // NANO))
+        raise Refused(f"{begins} has not begun (UTC)")
     with reading(workspace_here()) as reader:
         drawn = invoice_of(reader, customer, period)
     if out.json:
