@@ -56,6 +56,7 @@ def test_the_document_names_every_key() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ('currency = "ERU"', "ISO 4217"),
         ('[seler]\nname = "x"', "seler"),
         ('[tax]\nkind = "vat"', "vat"),
         ('[console]\npublic_url = "console.example.com"', "http"),

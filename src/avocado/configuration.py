@@ -15,6 +15,21 @@ from avocado.errors import Refused
 
 CONFIG = "avocado.toml"
 
+CURRENCIES = frozenset(
+    """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP
+    BYN BZD CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP
+    GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES
+    KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU
+    MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON
+    RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND
+    TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW
+    ZWG
+    """.split()
+)
+"""ISO 4217: currencies that are tender somewhere (source: CLDR 48, ``supplementalData``, read
+2026-11). A slip such as ERU would stand in the ledger for good."""
+
 
 class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[serve]``: where the paid API listens."""
@@ -211,6 +226,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     console: ConsoleConfig = ConsoleConfig()
     gate: dict[str, Any] | None = None
     """``[gate]``: what a release has to prove; ``release.rules`` reads it, as strictly."""
+
+    def __post_init__(self) -> None:
+        if self.currency not in CURRENCIES:
+            raise ValueError(f"currency {self.currency!r} is none of ISO 4217, such as EUR or USD")
 
 
 def read_config(path: Path) -> Config:
