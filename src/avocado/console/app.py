@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
@@ -58,6 +58,7 @@ def build_console(console: Console, pages: Sequence[Pages] | None = None) -> ASG
     app = Starlette(
         routes=[
             HttpRoute("/static/{name}", _static, methods=["GET"]),
+            HttpRoute("/favicon.ico", _icon, methods=["GET"]),
             HttpRoute("/healthz", _healthy, methods=["GET"]),
             *(
                 HttpRoute(each.path, _endpoint(console, each), methods=[each.method])
@@ -252,6 +253,11 @@ async def _static(request: Request) -> Response:
         return PlainTextResponse("Not found.\n", 404)
     cached = f"public, max-age={YEAR}, immutable" if request.query_params.get("v") else "no-cache"
     return Response(found[0], media_type=found[1], headers={"cache-control": cached})
+
+
+async def _icon(_: Request) -> Response:
+    """For documents that are no pages of ours and name no icon: a PDF in its own tab."""
+    return RedirectResponse("/static/avocado.svg", 308)
 
 
 async def _healthy(_: Request) -> Response:
