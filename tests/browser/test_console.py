@@ -299,6 +299,15 @@ def test_the_menu_leads_everywhere_on_a_phone(
         assert page.locator("h1").count() == 1
 
 
+def test_the_theme_stays_as_it_was_chosen(place: Place, visitor: Visitor) -> None:
+    page = visitor("member", "globex")
+    page.goto(f"{place.console}/usage")
+    page.get_by_role("button", name="Switch to dark").click()
+    page.locator("html[data-theme=dark]").wait_for()
+    page.goto(f"{place.console}/keys")
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("role", "tenant"), ROLES)
 def test_every_page_with_all_its_sheets_open(
@@ -327,7 +336,7 @@ def test_the_language_switch_translates_the_pages(
 ) -> None:
     page = visitor(role, tenant, email=f"german-{role}@example.de")
     page.goto(f"{place.console}/settings")
-    page.get_by_label("Language").select_option(label="Deutsch")
+    page.locator("select[name=language]").select_option(label="Deutsch")
     page.locator("form[action='/language'] button").click()
     page.wait_for_load_state()
     assert page.locator("html").get_attribute("lang") == "de"
