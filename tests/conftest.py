@@ -6,3 +6,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before anything imports torch
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hypothesis import settings
+
+# No example is timed: a busy machine is not a fault of what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")

@@ -113,7 +113,7 @@ def _card(workspace: Workspace, seed: int, parents: dict[str, str]) -> str:
         return staging.keep("scorecard", card(suite).facts(), parents).id
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if MISSING is not None:
         pytest.skip(MISSING)
@@ -130,7 +130,7 @@ def open_place(folder: Path, stack: ExitStack) -> Place:
     return Place(Workspace.open(folder), str(api["url"]), str(told["url"]), str(told["first_link"]))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Six customers, two months of business, and both processes."""
     folder = tmp_path_factory.mktemp("browser") / "shop"
