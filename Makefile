@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/avocado demo
 
 test: $(STAMP) lint types
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

@@ -341,6 +341,7 @@ def test_the_gateway_follows_what_somebody_changed_by_hand(shop: Path, avocado: 
     assert policy(avocado, shop)["plan"] == "gold"
 
 
+@pytest.mark.slow
 def test_a_plan_opens_an_offer_beside_a_running_server(tmp_path: Path, avocado: Avocado) -> None:
     """The whole way: an offer for a plan alone, a subscription through the server's socket, tokens
     that cost no money, and the end."""

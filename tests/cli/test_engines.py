@@ -51,6 +51,7 @@ def remote(urls: list[str], **more: Any) -> str:
     return 'kind = "remote"\n[engine.settings]\n' + "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_a_remote_engine_with_two_replicas_one_of_which_dies(
     tmp_path: Path, upstream: tuple[Path, str], replica: Serving
 ) -> None:
@@ -108,10 +109,22 @@ def test_a_remote_engine_with_two_replicas_one_of_which_dies(
             {"urls": ["http://127.0.0.1:9"]},
             "no server answers at http://127.0.0.1:9: Connection refused",
         ),
-        ({"model": "gpt-9"}, "does not serve 'gpt-9' but seedling-1: set model"),
-        ({"context_length": 99_999}, "tokens of context: context_length may not be 99999"),
+        pytest.param(
+            {"model": "gpt-9"},
+            "does not serve 'gpt-9' but seedling-1: set model",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"context_length": 99_999},
+            "tokens of context: context_length may not be 99999",
+            marks=pytest.mark.slow,
+        ),
         ({"api_key_variable": "NO_KEY"}, "the environment has no NO_KEY, the servers' key"),
-        ({"api_key_variable": None}, "wants a key (401): see api_key_variable"),
+        pytest.param(
+            {"api_key_variable": None},
+            "wants a key (401): see api_key_variable",
+            marks=pytest.mark.slow,
+        ),
         ({"api_key_variable": "WRONG_KEY"}, "refuses our key (401): see api_key_variable"),
         ({"dialect": "tgi"}, "Invalid enum value 'tgi' - at `$.dialect`"),
         ({"url": "x"}, "unknown field `url`"),

@@ -291,6 +291,7 @@ def test_who_changed_what_is_on_record(offering: Path, avocado: Avocado) -> None
     assert avocado(offering, "verify").code == 0
 
 
+@pytest.mark.slow
 def test_a_backup_restored_in_a_new_workspace_is_the_same_shop(
     offering: Path, avocado: Avocado, tmp_path: Path
 ) -> None:
@@ -341,6 +342,7 @@ def test_a_backup_restored_in_a_new_workspace_is_the_same_shop(
     assert avocado(new, "verify", "--deep").code == 0
 
 
+@pytest.mark.slow
 def test_a_swap_that_a_server_cannot_load_leaves_the_name_as_it_was(
     offering: Path, avocado: Avocado
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_row_that_was_rejected_shifts_no_group(seedling: ChatTemplate) -> None
     assert checker.groups.all() == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_task_with_one_instruction_keeps_its_rows(seedling: ChatTemplate) -> None:
     task = pytest.importorskip("avocado.demo.task")
     instruction = "Read the date and the amount in this text, and answer in JSON only, please:"

@@ -175,7 +175,9 @@ def test_fault_41_what_cannot_be_unpacked_is_refused(tmp_path: Path) -> None:
         list(Intake([Source(path)]))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", pytest.param("a.json", marks=pytest.mark.slow), "a.csv", "a.jsonl.gz"]
+)
 def test_a_file_is_never_in_memory(tmp_path: Path, name: str) -> None:
     rows = 30_000
     text = json.dumps({"prompt": "p" * 300, "completion": "c" * 300}) + "\n"

@@ -86,7 +86,9 @@ def test_greedy_text_is_that_of_transformers_alone(architecture: str, tiny: Tiny
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_company_changes_nothing(architecture: str, seed: int, tiny: Tiny) -> None:
     """Requests that join, end and are cancelled at random get what they would get alone: greedy
     ones, and seeded ones too."""

@@ -289,7 +289,7 @@ calls = st.tuples(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.lists(calls, min_size=1, max_size=3), st.booleans(), st.data())
 def test_every_cut_of_every_call_joins_to_what_was_written(
     made: list[tuple[str, dict[str, Any]]], ascii: bool, data: st.DataObject
@@ -377,7 +377,7 @@ opened = st.sampled_from(
 texts = st.lists(fragments | opened, max_size=12).map("".join)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(texts, st.sampled_from([ANSWER, OPENED, CLOSED]), st.booleans(), st.data())
 def test_any_cut_gives_the_same_and_nothing_is_lost_or_doubled(
     text: str, prompt: str, tools: bool, data: st.DataObject

@@ -426,7 +426,12 @@ LORA = 'weights = "lora"\nlora = {r = 4, dropout = 0.1}'
 
 @pytest.mark.parametrize(
     ("method", "top", "precision"),
-    [("dpo", "", "bf16"), ("dpo", LORA, "fp32"), ("kto", "", "fp32"), ("kto", LORA, "bf16")],
+    [
+        ("dpo", "", "bf16"),
+        pytest.param("dpo", LORA, "fp32", marks=pytest.mark.slow),
+        pytest.param("kto", "", "fp32", marks=pytest.mark.slow),
+        pytest.param("kto", LORA, "bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     method: str,

@@ -271,7 +271,13 @@ def test_what_is_not_cheap_is_not_tried(
     assert not preflight.check_overfit(trainer, rows, order, 0.01)
 
 
-@pytest.mark.parametrize("top", ["", 'weights = "lora"\nlora = {r = 2, dropout = 0.1}'])
+@pytest.mark.parametrize(
+    "top",
+    [
+        'weights = "lora"\nlora = {r = 2, dropout = 0.1}',
+        pytest.param("", marks=pytest.mark.slow),
+    ],
+)
 def test_the_checks_change_no_checkpoint(
     top: str, base: Path, corpus_folder: Path, make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:

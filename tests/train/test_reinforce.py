@@ -269,7 +269,7 @@ def opinionated(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("top", ["", LORA])
+@pytest.mark.parametrize("top", ["", pytest.param(LORA, marks=pytest.mark.slow)])
 def test_a_model_learns_what_is_rewarded(
     top: str,
     opinionated: Path,
@@ -328,7 +328,11 @@ def trained(
 
 
 @pytest.mark.parametrize(
-    ("top", "precision", "more"), [("", "bf16", ""), (LORA, "fp32", "generations = 4, beta = 0.1")]
+    ("top", "precision", "more"),
+    [
+        ("", "bf16", ""),
+        pytest.param(LORA, "fp32", "generations = 4, beta = 0.1", marks=pytest.mark.slow),
+    ],
 )
 def test_fault_42_killed_and_resumed_ends_with_the_same_weights(
     top: str,
