@@ -329,6 +329,7 @@ def test_every_page_with_all_its_sheets_open(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("role", "tenant"), ROLES)
 def test_the_language_switch_translates_the_pages(

@@ -133,6 +133,7 @@ def test_no_good_answer_is_said(shop: Path, avocado: Avocado, teacher: Any) -> N
     assert "none reached the threshold of 0.5" in ran.err
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_not_there_is_named(shop: Path, avocado: Avocado) -> None:
     (shop / "recipe.toml").write_text(recipe("http://127.0.0.1:9/v1"))
     ran = avocado(shop, "train", "recipe.toml")

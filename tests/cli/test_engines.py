@@ -125,7 +125,11 @@ def test_a_remote_engine_with_two_replicas_one_of_which_dies(
             "wants a key (401): see api_key_variable",
             marks=pytest.mark.slow,
         ),
-        ({"api_key_variable": "WRONG_KEY"}, "refuses our key (401): see api_key_variable"),
+        pytest.param(
+            {"api_key_variable": "WRONG_KEY"},
+            "refuses our key (401): see api_key_variable",
+            marks=pytest.mark.slow,
+        ),
         ({"dialect": "tgi"}, "Invalid enum value 'tgi' - at `$.dialect`"),
         ({"url": "x"}, "unknown field `url`"),
     ],
@@ -171,9 +175,10 @@ def test_a_server_that_is_away_at_the_start_is_told_and_the_other_serves(
     ("settings", "sentence"),
     [
         ('python = "/nowhere/python"', "/nowhere/python does not start: "),
-        (
+        pytest.param(
             f"python = {json.dumps(sys.executable)}",
             "no module vllm.entrypoints.openai.api_server for ",
+            marks=pytest.mark.slow,
         ),
         ("max_running = 4", "missing required field `python`"),
         ('python = "x"\nextra = ["--trust-remote-code"]', "--trust-remote-code is not safe here"),
@@ -185,6 +190,7 @@ def test_a_vllm_that_cannot_start_says_why(tmp_path: Path, settings: str, senten
     assert sentence in refused(tmp_path / "shop")
 
 
+@pytest.mark.slow
 def test_embeddings_of_a_release_and_of_a_server_behind_another(
     tmp_path: Path, upstream: tuple[Path, str], replica: Serving
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_row_per_language_of_every_suite_and_a_second_run_asks_nothing(
     assert again["scorecard"] == card["scorecard"], "the same answers are the same scorecard"
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_killed_goes_on_to_the_same_scorecard(
     avocado: Avocado, trained: tuple[Path, str]
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_later_stage_with_adapters_ends_with_whole_weights(shop: Path, avocado
     assert evaluated.code == 0, evaluated.err
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_not_trained_again(
     shop: Path, avocado: Avocado, monkeypatch: pytest.MonkeyPatch
 ) -> None:

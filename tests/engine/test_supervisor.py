@@ -222,7 +222,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     play(scene())
 
 
-@pytest.mark.parametrize("mode", ["die", "killed", "hang"])
+@pytest.mark.parametrize("mode", ["die", "killed", pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_server_that_is_lost_is_started_again(
     place: Place, template: ChatTemplate, mode: str
 ) -> None:

@@ -24,7 +24,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return made
 
 
-@pytest.mark.parametrize("learning", ["lora", "full"])
+@pytest.mark.parametrize("learning", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_gpus_benchmark_on_a_tiny_shape(learning: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = module("gpu_train", monkeypatch)
     torch.set_num_threads(1)

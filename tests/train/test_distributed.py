@@ -79,6 +79,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     alone, both = shop(tmp_path / "alone"), shop(tmp_path / "both")
     trained(alone, ())

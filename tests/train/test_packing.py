@@ -145,7 +145,7 @@ def trained(
 
 
 @pytest.mark.parametrize(("precision", "slack"), [("fp32", 1e-5), ("bf16", 2e-3)])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_packing_changes_no_loss_and_no_weight(
     precision: str,
     slack: float,

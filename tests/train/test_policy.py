@@ -105,7 +105,9 @@ def work(recipe: Recipe, base: Path, folder: Path, log: Any, team: Team | None =
     return Work(recipe, base, written(folder), template, run_folder, 0, log, team or Team())
 
 
-@pytest.mark.parametrize("top", ["", 'weights = "lora"\nlora = {r = 4}'])
+@pytest.mark.parametrize(
+    "top", ["", pytest.param('weights = "lora"\nlora = {r = 4}', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_family_takes_steps(
     method: str, top: str, family: Path, make_recipe: MakeRecipe, tmp_path: Path

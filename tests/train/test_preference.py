@@ -222,8 +222,16 @@ def check_equal(assembly: Assembly, logged: list[dict[str, float]], wanted: Any)
         torch.testing.assert_close(value, state[name], rtol=1e-3, atol=2e-4)
 
 
+MORE_DPO = (("sigmoid", 1), ("sigmoid", 3), ("apo_down", 2))
+
+
 @pytest.mark.parametrize(
-    ("loss", "micro"), [("sigmoid", 0), ("sigmoid", 1), ("sigmoid", 3), ("ipo", 3), ("apo_down", 2)]
+    ("loss", "micro"),
+    [
+        ("sigmoid", 0),
+        ("ipo", 3),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_DPO),
+    ],
 )
 def test_dpo_is_the_plain_loop(
     loss: str,

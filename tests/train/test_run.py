@@ -94,7 +94,7 @@ ADAPTERS = 'weights = "lora"\nlora = {r = 4, dropout = 0.1}'
     ("top", "precision"),
     [
         ("", "fp32"),
-        (ADAPTERS, "bf16"),
+        pytest.param(ADAPTERS, "bf16", marks=pytest.mark.slow),
         pytest.param("", "bf16", marks=pytest.mark.slow),
         pytest.param(ADAPTERS, "fp32", marks=pytest.mark.slow),
     ],
