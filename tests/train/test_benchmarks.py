@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,13 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A benchmark silences logging for its whole process; other tests listen to it."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
