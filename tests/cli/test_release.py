@@ -133,6 +133,7 @@ def sealed(tmp_path: Path) -> tuple[Path, str]:
     return folder, key
 
 
+@pytest.mark.slow
 def test_sealed_weights_serve_what_the_plain_ones_do(
     sealed: tuple[Path, str], tmp_path: Path, avocado: Avocado
 ) -> None:

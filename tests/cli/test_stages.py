@@ -41,6 +41,7 @@ def test_a_stage_starts_where_the_one_before_ended(shop: Path, avocado: Avocado)
     assert (second.files / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_later_stage_with_adapters_ends_with_whole_weights(shop: Path, avocado: Avocado) -> None:
     later = STAGES.replace('name = "polish"', 'name = "polish"\nweights = "lora"')
     (shop / "recipe.toml").write_text(RECIPE + later)

@@ -209,6 +209,7 @@ def test_fault_42_stages_killed_six_times(make_shop: MakeShop, conversations: Pa
     killed_and_whole(make_shop, recipe, conversations, kills=6, total=400)
 
 
+@pytest.mark.slow
 def test_fault_42_a_full_disk_leaves_the_last_good_training_checkpoint(
     make_shop: MakeShop, conversations: Path, undisturbed: list[dict[str, str]]
 ) -> None:
