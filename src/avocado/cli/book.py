@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from avocado.errors import Refused
@@ -26,13 +27,24 @@ def writing(workspace: Workspace) -> AbstractContextManager[Submit]:
     return reach_ledger(workspace.ledger, workspace.admin_socket)
 
 
+def shelf(workspace: Workspace) -> AbstractContextManager[Database]:
+    """The gateway's own tables. They may be changed beside a running server."""
+    from avocado.gateway.shelf import open_database
+
+    return opened(partial(open_database, workspace.shelf))
+
+
 @contextmanager
-def shelf(workspace: Workspace) -> Iterator[Database]:
-    """Yields the gateway's own tables. They may be changed beside a running server."""
-    from avocado.gateway.shelf import ShelfUnavailable, open_database
+def opened(connect: Callable[[], Database]) -> Iterator[Database]:
+    """Yields a database and closes it.
+
+    Raises:
+        Refused: it cannot be opened, read or written.
+    """
+    from avocado.gateway.shelf import ShelfUnavailable
 
     try:
-        database = open_database(workspace.shelf)
+        database = connect()
         try:
             yield database
         finally:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from avocado.cli.arguments import workspace_here
-from avocado.cli.book import operator, reading
+from avocado.cli.book import opened, operator, reading
 from avocado.cli.output import Output, with_output
 from avocado.errors import Refused
 from avocado.workspace import Workspace
@@ -89,20 +89,11 @@ def run(
         serve(found, build_console(found), listener, ready)
 
 
-@contextmanager
-def people_of(workspace: Workspace) -> Iterator[Database]:
-    """Yields the console's tables, which may be changed beside a running console."""
+def people_of(workspace: Workspace) -> AbstractContextManager[Database]:
+    """The console's tables, which may be changed beside a running console."""
     from avocado.console.store import open_store, place_of
-    from avocado.gateway.shelf import ShelfUnavailable
 
-    try:
-        database = open_store(place_of(workspace))
-        try:
-            yield database
-        finally:
-            database.close()
-    except ShelfUnavailable as error:
-        raise Refused(str(error)) from error
+    return opened(partial(open_store, place_of(workspace)))
 
 
 @console.command("link")

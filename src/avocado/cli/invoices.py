@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,8 @@ from avocado.terms.money import Money
 
 if TYPE_CHECKING:
     from avocado.billing.closing_run import Outcome
+    from avocado.billing.receivables import Receivable
+    from avocado.gateway.admin import Submit
     from avocado.ledger.reader import Document, Reader
     from avocado.workspace import Workspace
 
@@ -205,18 +208,10 @@ def pay(out: Output, invoice: str, amount: Money | None, reference: str) -> None
 
     The same reference for the same invoice again changes nothing.
     """
-    from avocado.billing.books import find_document
     from avocado.billing.receivables import pay_invoice
 
-    workspace = workspace_here()
-    with reading(workspace) as reader, writing(workspace) as do:
-        document = find_document(reader, invoice)
-        if document.kind != "invoice":
-            raise Refused(f"{invoice} is a credit note: it is not paid")
-        coins = None if amount is None else in_coins(amount, document.content["currency"])
-        now = pay_invoice(reader, do, document, coins, reference)
-    row = open_row(now, day_at(time.time_ns()))
-    left = f"{row['open']} {row['currency']} are open" if now.due_minor else "it is paid"
+    row, left = _move(invoice, amount, reference, pay_invoice, "it is not paid")
+    left = left or "it is paid"
     out.result(row, f"Recorded a payment of {row['number']} ({reference}); {left}")
 
 
@@ -231,19 +226,38 @@ def pay_back_(out: Output, invoice: str, amount: Money | None, reference: str) -
 
     The same reference for the same invoice again changes nothing.
     """
-    from avocado.billing.books import find_document
     from avocado.billing.repayment import pay_back
+
+    hint = "name the invoice that it is of"
+    row, left = _move(invoice, amount, reference, pay_back, hint)
+    left = left or "it is settled"
+    out.result(row, f"Recorded a repayment of {row['number']} ({reference}); {left}")
+
+
+def _move(
+    invoice: str,
+    amount: Money | None,
+    reference: str,
+    record: Callable[[Reader, Submit, Document, int | None, str], Receivable],
+    hint: str,
+) -> tuple[dict[str, Any], str]:
+    """Records money of an invoice, either way: how it stands now, and what is open in words.
+
+    Raises:
+        Refused: there is no such invoice, it is a credit note (``hint`` says more), or ``record``
+            says no.
+    """
+    from avocado.billing.books import find_document
 
     workspace = workspace_here()
     with reading(workspace) as reader, writing(workspace) as do:
         document = find_document(reader, invoice)
         if document.kind != "invoice":
-            raise Refused(f"{invoice} is a credit note: name the invoice that it is of")
+            raise Refused(f"{invoice} is a credit note: {hint}")
         coins = None if amount is None else in_coins(amount, document.content["currency"])
-        now = pay_back(reader, do, document, coins, reference)
+        now = record(reader, do, document, coins, reference)
     row = open_row(now, day_at(time.time_ns()))
-    left = f"{row['open']} {row['currency']} are open" if now.due_minor else "it is settled"
-    out.result(row, f"Recorded a repayment of {row['number']} ({reference}); {left}")
+    return row, f"{row['open']} {row['currency']} are open" if now.due_minor else ""
 
 
 def in_coins(amount: Money, currency: str) -> int:

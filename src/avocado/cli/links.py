@@ -17,7 +17,7 @@ from avocado.terms.money import Money
 from avocado.workspace import Store, Workspace
 
 if TYPE_CHECKING:
-    from avocado.billing.invoices import CreditNoteDocument, DocumentLine, InvoiceDocument
+    from avocado.billing.invoices import DocumentLine
     from avocado.ledger.reader import Charge, Document, Reader
 
 SHOWN: Final = 5
@@ -137,21 +137,16 @@ def find_line(reader: Reader, wanted: str, period: tuple[int, int]) -> tuple[Inv
 def document_links(workspace: Workspace, reader: Reader, document: Document) -> Iterator[Link]:
     """An invoice or credit note, its lines, and what each rests on: a release's chain, once, a plan
     as it was agreed, or the journal entry of a deposit."""
-    from avocado.billing.invoices import (
-        CREDIT_NOTE,
-        credit_note_from,
-        invoice_from,
-        shown_number,
-    )
+    from avocado.billing.invoices import CREDIT_NOTE, shown_number
+    from avocado.cli.invoice_view import content
 
-    credit = document.kind == CREDIT_NOTE
-    content: InvoiceDocument | CreditNoteDocument
-    content = credit_note_from(document) if credit else invoice_from(document)
+    made = content(document)
+    what = "credit note" if document.kind == CREDIT_NOTE else "invoice"
     said = f"{document.tenant}: filed as {document.id}, journal entry {document.seq}"
-    yield Link(0, "credit note" if credit else "invoice", shown_number(document), (said,))
+    yield Link(0, what, shown_number(document), (said,))
     shown: set[tuple[str, str, str]] = set()
-    for line in content.lines:
-        yield Link(1, f"{line.kind} line", line.id, (_in_words(line, content.currency),))
+    for line in made.lines:
+        yield Link(1, f"{line.kind} line", line.id, (_in_words(line, made.currency),))
         sold = (line.offer, line.release, line.price_version)
         if line.release and sold not in shown:
             shown.add(sold)

@@ -17,7 +17,6 @@ from avocado.billing.rounding import unit_of
 from avocado.cli.invoice_view import content, document_json
 from avocado.console.page import Download, NotFound, Pages, Values, Visit
 from avocado.console.roles import CUSTOMER
-from avocado.errors import Refused
 from avocado.ledger.reader import Document, Reader
 
 PAGES = Pages()
@@ -122,7 +121,9 @@ def file_of(reader: Reader, document: Document, form: str) -> Download:
     made, number = content(document), shown_number(document)
     name = number.replace("/", "-")
     if form == "pdf":
-        return Download(f"{name}.pdf", "application/pdf", paper(made, number))
+        from avocado.billing.pdf import wished_pdf
+
+        return Download(f"{name}.pdf", "application/pdf", wished_pdf(made, number))
     if form == "xml":
         from avocado.billing.einvoice import einvoice_xml
 
@@ -133,18 +134,6 @@ def file_of(reader: Reader, document: Document, form: str) -> Download:
     if form == "csv":
         return Download(f"{name}.csv", "text/csv; charset=utf-8", _csv(made, number))
     raise NotFound
-
-
-def paper(made: InvoiceDocument | CreditNoteDocument, number: str) -> bytes:
-    """The PDF, with its e-invoice in it where the buyer wished so and all is known for it."""
-    from avocado.billing.pdf import facturx_pdf, render_pdf
-
-    if made.buyer.e_invoice == "factur-x":
-        try:
-            return facturx_pdf(made, number)
-        except Refused:
-            pass  # the paper is an invoice without it too
-    return render_pdf(made, number)
 
 
 def _csv(made: InvoiceDocument | CreditNoteDocument, number: str) -> bytes:

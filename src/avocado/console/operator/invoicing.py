@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from avocado.billing.invoices import CREDIT_NOTE, INVOICE, credit_note_from, invoice_from
+from avocado.billing.invoices import CREDIT_NOTE, INVOICE, invoice_from
 from avocado.billing.months import after, is_month, month_at
 from avocado.billing.receivables import Receivable, credit_notes_of, pay_invoice, receivable
+from avocado.cli.invoice_view import content
 from avocado.console.operator.acting import ask_first, reason_of, record
 from avocado.console.operator.doors import DOORS
 from avocado.console.page import Download, Nav, NotFound, Pages, Redirect, Reply, Values, Visit
@@ -106,7 +107,7 @@ def invoice(visit: Visit) -> Values:
     found = None if note else receivable(visit.reader, document)
     return {
         "document": document,
-        "content": credit_note_from(document) if note else invoice_from(document),
+        "content": content(document),
         "number": shown_number(document),
         "note": note,
         "found": found,
@@ -132,9 +133,8 @@ def invoice_pdf(visit: Visit) -> Reply:
 
     document = _document(visit)
     number = shown_number(document)
-    note = document.kind == CREDIT_NOTE
-    content = credit_note_from(document) if note else invoice_from(document)
-    return Download(f"{number}.pdf", "application/pdf", wished_pdf(content, number), True)
+    body = wished_pdf(content(document), number)
+    return Download(f"{number}.pdf", "application/pdf", body, True)
 
 
 # -- what can be done with one --------------------------------------------------------------------
@@ -195,13 +195,13 @@ def credit_note(visit: Visit) -> Reply:
     document = _document(visit)
     if document.kind != INVOICE:
         raise NotFound
-    content = invoice_from(document)
-    net = _minor(visit, "amount", content.currency)
+    invoiced = invoice_from(document)
+    net = _minor(visit, "amount", invoiced.currency)
     line = visit.form.text("line", 100) or None
     asked = ask_first(
         visit,
         visit.t("op_invoice.note_title"),
-        visit.t("op_invoice.note_text", number=shown_number(document), name=content.buyer.name),
+        visit.t("op_invoice.note_text", number=shown_number(document), name=invoiced.buyer.name),
         _url(document.id),
     )
     if asked is not None:
