@@ -27,13 +27,6 @@ from tests.billing.stripe_stand_in import SECRET, StandIn, signed
 from tests.billing.till import EURO, Crash, Till, provider_at, till_at
 
 
-@pytest.fixture(scope="module")
-def stripe() -> Iterator[StandIn]:
-    server = StandIn()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def till(stripe: StandIn, tmp_path: Path) -> Iterator[Till]:
     stripe.events.clear()

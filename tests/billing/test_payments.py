@@ -28,13 +28,6 @@ from tests.billing.stripe_stand_in import KEY, StandIn
 from tests.billing.till import EURO, Crash, Till, provider_at, till_at, vat
 
 
-@pytest.fixture(scope="module")
-def stripe() -> Iterator[StandIn]:
-    server = StandIn()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def till(stripe: StandIn, tmp_path: Path) -> Iterator[Till]:
     stripe.events.clear()
